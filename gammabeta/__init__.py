@@ -1,0 +1,23 @@
+"""Train the gammas and betas of a network whose every other weight stays at its random start."""
+
+from gammabeta.errors import GammabetaError, InputError, RunError
+from gammabeta.models import create_model
+from gammabeta.run import Run, load_run, train
+from gammabeta.spec import RunSpec
+from gammabeta.subset import Subset, Verdict, select
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "GammabetaError",
+    "InputError",
+    "Run",
+    "RunError",
+    "RunSpec",
+    "Subset",
+    "Verdict",
+    "create_model",
+    "load_run",
+    "select",
+    "train",
+]

@@ -1,0 +1,292 @@
+"""Finished run folders to rows, curves and gammas: the numbers behind every table and figure.
+
+Reads what the store holds and nothing else: no model is built and nothing is measured again. Runs
+that failed or are still going get a row like any other; they only never enter a mean.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gammabeta.errors import InputError, RunError
+from gammabeta.store import RunFolder
+
+SMALL = 0.01  # the paper's definition: a feature is switched off when |gamma| < 0.01
+DAMAGED = "damaged"
+_NOT_RECIPE = ("format", "model", "trainable", "data", "seed")
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One run. Accuracies and shares are fractions in 0..1; None = not recorded (yet).
+
+    status: ok, failed, running, stopped, or damaged (a file of the folder cannot be read).
+    epochs: asked for; epochs_done: recorded. trained, total: entries that train, and all entries of
+    all parameters (running statistics are no parameters); share = trained / total.
+    test_accuracy, test_top5, small_gammas: after the last recorded epoch, never the best one.
+    small_gammas: share of the network's gammas with |gamma| < 0.01, as recorded by the run.
+    seconds: training time, evaluation left out: the sum over the recorded epochs.
+    """
+
+    id: str
+    status: str
+    model: str
+    trainable: str
+    data: str
+    recipe: str
+    seed: int
+    epochs: int
+    epochs_done: int
+    trained: int | None
+    total: int | None
+    share: float | None
+    test_accuracy: float | None
+    test_top5: float | None
+    small_gammas: float | None
+    seconds: float | None
+    error: str | None
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean, lowest and highest of n values, one a seed. No standard deviation: n is often 3."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class GroupRow:
+    """All seeds of one subset. n: finished runs, the only ones in the spreads; unfinished: the
+    rest, whether failed, stopped or running. A spread is None where no finished run has a value."""
+
+    trainable: str
+    trained: int | None
+    total: int | None
+    share: float | None
+    n: int
+    unfinished: int
+    test_accuracy: Spread | None
+    test_top5: Spread | None
+    small_gammas: Spread | None
+    seconds: Spread | None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Accuracy over epochs of one subset: mean, lowest and highest over n seeds, each of shape (E).
+
+    finished: False when no run of the subset has finished, so that the curve is one of runs that
+    are under way; finished and unfinished runs are never mixed in one mean.
+    """
+
+    trainable: str
+    n: int
+    finished: bool
+    epochs: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+@dataclass(frozen=True)
+class GammaPool:
+    """The gammas of all layers of all n finished runs of one subset, values of shape (count)."""
+
+    trainable: str
+    n: int
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
+class Section:
+    """Runs that can be compared: equal but for subset and seed. recipe: the rest of the spec.
+
+    rows and groups: of all of them; runs: only those whose folder can be read.
+    """
+
+    data: str
+    model: str
+    recipe: dict[str, Any]
+    runs: tuple[RunFolder, ...]
+    rows: tuple[RunRow, ...]
+    groups: tuple[GroupRow, ...]
+
+
+def run_rows(runs: Iterable[RunFolder]) -> list[RunRow]:
+    """One row a run, in the order given."""
+    return [_row(run) for run in runs]
+
+
+def learning_curve(
+    run: RunFolder, quantity: str = "test_accuracy"
+) -> tuple[np.ndarray, np.ndarray]:
+    """(epochs, values), both of shape (E), for the epochs at which `quantity` was recorded."""
+    points = {
+        row["epoch"]: value
+        for row in run.metrics()
+        if (value := _number(row.get(quantity))) is not None
+    }
+    return np.array(sorted(points), dtype=int), np.array([points[e] for e in sorted(points)])
+
+
+def curves(runs: Iterable[RunFolder], quantity: str = "test_accuracy") -> list[Curve]:
+    """One curve a subset, over the epochs that all of its runs have recorded."""
+    found = []
+    for trainable, members in _by_subset(runs).items():
+        finished = [run for run in members if run.status == "ok"]
+        points = [
+            dict(zip(*learning_curve(run, quantity), strict=True)) for run in finished or members
+        ]
+        points = [each for each in points if each]
+        epochs = sorted(set.intersection(*(set(each) for each in points))) if points else []
+        if epochs:
+            values = np.array([[each[epoch] for epoch in epochs] for each in points])  # (n, E)
+            low, high = values.min(axis=0), values.max(axis=0)
+            shape = (np.array(epochs), values.mean(axis=0), low, high)
+            found.append(Curve(trainable, len(points), bool(finished), *shape))
+    return found
+
+
+def gammas(run: RunFolder) -> dict[str, np.ndarray] | None:
+    """The trained gammas of the last checkpoint by layer name, each of shape (channels); None when
+    gamma does not train or there is no checkpoint."""
+    tensors = run.inputs["tensors"]
+    names = [each["name"] for each in tensors if each["role"] == "gamma" and each["trained"]]
+    if not names:
+        return None
+    checkpoint, _ = run.load_checkpoint()
+    if checkpoint is None:
+        return None
+    stored = checkpoint.tensors
+    found = {name: stored[f"trained/{name}"] for name in names if f"trained/{name}" in stored}
+    return {
+        name.rpartition(".")[0] or name: np.asarray(each) for name, each in found.items()
+    } or None
+
+
+def small_share(values: dict[str, np.ndarray] | np.ndarray, threshold: float = SMALL) -> float:
+    """The share of gammas with |gamma| < threshold, strictly, all layers counted together.
+
+    The comparison is made in the precision of the values, so a float32 gamma of 0.01 is not small.
+    """
+    pooled = _pooled(values)
+    if not pooled.size:
+        raise InputError("no gammas to count: give those of a run that trains gamma")
+    return float(np.mean(np.abs(pooled) < threshold))
+
+
+def gamma_pools(runs: Iterable[RunFolder]) -> list[GammaPool]:
+    """The gammas of each subset that trains them, pooled over layers and finished runs."""
+    pools = []
+    for trainable, members in _by_subset(runs).items():
+        found = [each for run in members if run.status == "ok" and (each := gammas(run))]
+        if found:
+            pools.append(GammaPool(trainable, len(found), np.concatenate([*map(_pooled, found)])))
+    return pools
+
+
+def spread(values: Iterable[float | None]) -> Spread | None:
+    """Mean, lowest, highest and count of the values that are there; None when none is."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    return Spread(math.fsum(known) / len(known), min(known), max(known), len(known))
+
+
+def group_rows(rows: Iterable[RunRow]) -> list[GroupRow]:
+    """One row a subset, the smallest subset first. The rows should differ in subset and seed only,
+    as those of one `Section` do."""
+    members: dict[str, list[RunRow]] = {}
+    for row in rows:
+        members.setdefault(row.trainable, []).append(row)
+    return sorted((_group(name, each) for name, each in members.items()), key=_size)
+
+
+def sections(runs: Iterable[RunFolder]) -> list[Section]:
+    """Runs sorted into those that can be compared, the section with most finished runs first."""
+    members: dict[tuple[str, str, str], list[tuple[RunFolder, RunRow]]] = {}
+    for run in runs:
+        row = _row(run)
+        members.setdefault((row.data, row.model, row.recipe), []).append((run, row))
+    found = []
+    for (data, model, recipe), pairs in sorted(members.items()):
+        rows = tuple(row for _, row in pairs)
+        groups = tuple(group_rows(rows))
+        folders = tuple(run for run, row in pairs if row.status != DAMAGED)
+        found.append(Section(data, model, json.loads(recipe), folders, rows, groups))
+    return sorted(found, key=lambda section: -sum(group.n for group in section.groups))
+
+
+def _row(run: RunFolder) -> RunRow:
+    spec, result, status, error = run.spec, run.result or {}, str(run.status), None
+    try:
+        metrics, subset = run.metrics(), run.inputs["subset"]
+    except RunError as damage:
+        metrics, subset, result, status, error = [], {}, {}, DAMAGED, str(damage)
+    last = {**(metrics[-1] if metrics else {}), **result}
+    trained, total = subset.get("trained"), subset.get("total")
+    seconds = [_number(row.get("seconds")) for row in metrics]
+    return RunRow(
+        id=run.id,
+        status=status,
+        model=spec["model"],
+        trainable=spec["trainable"],
+        data=spec["data"],
+        recipe=json.dumps({k: v for k, v in spec.items() if k not in _NOT_RECIPE}, sort_keys=True),
+        seed=spec["seed"],
+        epochs=spec["epochs"],
+        epochs_done=run.epochs_done,
+        trained=trained,
+        total=total,
+        share=trained / total if total and trained is not None else None,
+        test_accuracy=_number(last.get("test_accuracy")),
+        test_top5=_number(last.get("test_top5")),
+        small_gammas=_number(last.get("small_gammas")),
+        seconds=math.fsum(s for s in seconds if s is not None) if metrics else None,
+        error=result.get("error", error),
+    )
+
+
+def _group(trainable: str, rows: Sequence[RunRow]) -> GroupRow:
+    finished = [row for row in rows if row.status == "ok"]
+    sized = next((row for row in rows if row.total), rows[0])
+    return GroupRow(
+        trainable=trainable,
+        trained=sized.trained,
+        total=sized.total,
+        share=sized.share,
+        n=len(finished),
+        unfinished=len(rows) - len(finished),
+        test_accuracy=spread(row.test_accuracy for row in finished),
+        test_top5=spread(row.test_top5 for row in finished),
+        small_gammas=spread(row.small_gammas for row in finished),
+        seconds=spread(row.seconds for row in finished),
+    )
+
+
+def _size(group: GroupRow) -> tuple[float, str]:
+    return (math.inf if group.trained is None else group.trained, group.trainable)
+
+
+def _by_subset(runs: Iterable[RunFolder]) -> dict[str, list[RunFolder]]:
+    members: dict[str, list[RunFolder]] = {}
+    for run in runs:
+        members.setdefault(run.spec["trainable"], []).append(run)
+    return members
+
+
+def _pooled(values: dict[str, np.ndarray] | np.ndarray) -> np.ndarray:
+    parts = list(values.values()) if isinstance(values, dict) else [values]
+    return np.concatenate([np.ravel(part) for part in parts]) if parts else np.empty(0)
+
+
+def _number(value: Any) -> float | None:
+    """A finite float, or None for what is missing, null or not finite (a diverged run)."""
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

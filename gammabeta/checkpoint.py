@@ -1,0 +1,335 @@
+"""Bytes that survive a kill: atomic files, atomic folders, and the checkpoints made of them.
+
+A checkpoint is ``checkpoint/<epoch>/{state.safetensors,SHA256SUMS}`` in a run folder. It is written
+under a hidden name, flushed to the disk and renamed; only then does the file ``LAST`` point to it.
+Reading trusts nothing: every byte is under a checksum, and a damaged checkpoint is passed over for
+the one before it. The same tensors give the same bytes, so two runs can be compared with
+``sha256sum``. Nothing here knows what the tensors mean, and nothing is ever pickled.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import math
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from gammabeta.errors import InputError, RunError
+
+FORMAT = 1  # of the tensors' file, in its metadata
+KEPT = 2  # the newest, and one more in case the newest is damaged
+STATE, SUMS, POINTER = "state.safetensors", "SHA256SUMS", "LAST"
+_HIDDEN = ".gammabeta-tmp-"  # long: what else lies beside the runs is not ours to sweep
+_STALE = 3600.0  # seconds; an unfinished folder older than this is what a kill left behind
+_BINARY = getattr(os, "O_BINARY", 0)  # Windows would write \n as two bytes
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state after `epoch` epochs: tensors on the CPU, by name, in alphabetical order."""
+
+    epoch: int
+    tensors: dict[str, torch.Tensor]
+
+
+@contextlib.contextmanager
+def writing(path: Path, verb: str = "write") -> Iterator[None]:
+    """Turn an OSError of the block (disk full, no permission, ...) into a one-line RunError."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"could not {verb} {path} ({error.strerror or error}): the last checkpoint is intact, "
+            "so the same request goes on from there once that is mended"
+        ) from error
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace the file `path` by `data`: after a kill or a power cut it is the old or the new one.
+
+    Raises RunError if it cannot be written, and leaves nothing but the old file (or, where only
+    the last flush failed, the new one).
+    """
+    temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
+    with writing(path):
+        try:
+            write_file(temporary, data)
+            temporary.replace(path)
+        except BaseException:  # an interrupt must not leave the file either
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file that nobody reads yet, down to the disk. Raises OSError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _BINARY, 0o666)
+    try:
+        write_all(descriptor, data)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """os.write until everything is written: one call may take only a part. Raises OSError."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def sync_folder(path: Path) -> None:
+    """Make renames in a folder last through a power cut. Raises OSError."""
+    if os.name == "nt":  # which has no such call
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network file systems sync folders by themselves
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(path: Path, files: Mapping[str, bytes]) -> None:
+    """A folder with these files, complete or not at all. Raises OSError.
+
+    If another process is faster, its folder stays. Sweeps away what kills left beside it.
+    """
+    root = path.parent
+    made = [folder for folder in (root, *root.parents) if not folder.exists()]
+    temporary = hidden_sibling(path)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+        for name, data in files.items():
+            write_file(temporary / name, data)
+        sync_folder(temporary)
+        for folder in made:
+            sync_folder(folder.parent)
+        temporary.replace(path)
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            for folder in made:
+                folder.rmdir()
+        if not isinstance(error, OSError) or not path.exists():
+            raise
+    sync_folder(root)
+    for left in root.glob(f"{_HIDDEN}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > _STALE:
+                shutil.rmtree(left)
+
+
+def hidden_sibling(path: Path) -> Path:
+    """A free name beside `path` for a folder that is being made or removed."""
+    return path.with_name(f"{_HIDDEN}{path.name}-{secrets.token_hex(4)}")
+
+
+def encode_json(value: Any, indent: int | None = 1) -> bytes:
+    """JSON with sorted keys and a last newline; nan and infinity become null."""
+    text = json.dumps(_without_nan(value), sort_keys=True, indent=indent, allow_nan=False)
+    return f"{text}\n".encode()
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _without_nan(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(each) for each in value]
+    return value
+
+
+def decode_json(data: bytes) -> Any:
+    """The JSON value, or None for what is none: no file here holds a mere null."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+
+
+def bytes_of(path: Path, missing: bytes | None = None) -> bytes:
+    """A file's bytes, or `missing` if it is not there. Raises RunError if it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and missing is not None:
+            return missing
+        raise RunError(f"could not read {path} ({error.strerror or error})") from error
+
+
+def save(folder: Path, run_id: str, epoch: int, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Add the checkpoint of `epoch` to a run folder, point LAST to it and drop the older ones.
+
+    An existing checkpoint of that epoch is replaced; those of later epochs belong to a future that
+    was given up, and go. Raises RunError if the disk refuses; what could be loaded before still
+    can. Raises InputError for an epoch below 0 and for a tensor named ``__metadata__``.
+    """
+    if epoch < 0:
+        raise InputError(f"a checkpoint of epoch {epoch}: write 0 or more")
+    data = _encode(run_id, epoch, tensors)
+    target = folder / "checkpoint" / str(epoch)
+    temporary = target.with_name(f".tmp-{epoch}-{os.getpid()}")
+    with writing(target):
+        try:
+            target.parent.mkdir(exist_ok=True)
+            # a killed process may have had our number: in a container it is often 1
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir()
+            write_file(temporary / STATE, data)
+            write_file(temporary / SUMS, _sums(data))
+            sync_folder(temporary)
+            _put_in_place(temporary, target)
+            sync_folder(target.parent)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+    write_atomically(folder / POINTER, f"{epoch}\n".encode())
+    _prune(target.parent, epoch)
+
+
+def load(folder: Path, run_id: str) -> tuple[Checkpoint | None, list[str]]:
+    """The newest good checkpoint of a run folder, and a line about each damaged one passed over.
+
+    Never raises for what it finds on the disk: with nothing good it is None.
+    """
+    damaged: list[tuple[str, str]] = []
+    found: Checkpoint | None = None
+    then = "no good one is left"
+    for epoch, path in candidates(folder):
+        checkpoint = _read(path, run_id, epoch)
+        if isinstance(checkpoint, Checkpoint):
+            found, then = checkpoint, f"using checkpoint {path.name}"
+            break
+        damaged.append((path.name, checkpoint))
+    return found, [f"checkpoint {name} is damaged ({why}): {then}" for name, why in damaged]
+
+
+def candidates(folder: Path) -> list[tuple[int, Path]]:
+    """(epoch, path) of every checkpoint in a run folder, good or not, the best to try first.
+
+    That is the one LAST points to, then older ones, then newer ones (a kill before LAST was moved);
+    where LAST cannot be read or points nowhere, simply the newest first.
+    """
+    found: list[tuple[int, Path]] = []
+    with contextlib.suppress(OSError):
+        for path in (folder / "checkpoint").iterdir():
+            epoch = _epoch(path.name.removeprefix(".old-"))  # see _put_in_place
+            if epoch is not None:
+                found.append((epoch, path))
+    last: float | None = None
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        last = _epoch((folder / POINTER).read_text("ascii").removesuffix("\n"))
+    if last not in [epoch for epoch, _ in found]:
+        last = math.inf
+
+    def rank(candidate: tuple[int, Path]) -> tuple[bool, int, bool]:
+        epoch, path = candidate
+        return epoch <= last, epoch, path.name == str(epoch)
+
+    return sorted(found, key=rank, reverse=True)
+
+
+def _epoch(name: str) -> int | None:
+    return int(name) if name.isdecimal() and len(name) < 19 and str(int(name)) == name else None
+
+
+def _put_in_place(temporary: Path, target: Path) -> None:
+    """Rename, past an earlier checkpoint of the same epoch if there is one.
+
+    No portable call swaps two folders, so for a moment the earlier one is called .old-<epoch>;
+    `candidates` knows that name, so a kill in that moment loses nothing.
+    """
+    earlier = target.with_name(f".old-{target.name}")
+    if not target.exists():
+        temporary.replace(target)
+        return
+    shutil.rmtree(earlier, ignore_errors=True)
+    target.replace(earlier)
+    try:
+        temporary.replace(target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            earlier.replace(target)
+        raise
+
+
+def _prune(folder: Path, epoch: int) -> None:
+    """Keep the newest checkpoints up to `epoch`. A failure costs space, not a result: passed over,
+    the next save tries again."""
+    with contextlib.suppress(OSError):
+        names = [path.name for path in folder.iterdir()]
+        epochs = sorted(number for name in names if (number := _epoch(name)) is not None)
+        kept = {str(number) for number in [each for each in epochs if each <= epoch][-KEPT:]}
+        for name in names:
+            ours = _epoch(name) is not None or name.startswith((".tmp-", ".old-"))
+            if ours and name not in kept:
+                shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def _sums(data: bytes) -> bytes:
+    return f"{hashlib.sha256(data).hexdigest()}  {STATE}\n".encode()
+
+
+def _encode(run_id: str, epoch: int, tensors: Mapping[str, torch.Tensor]) -> bytes:
+    """The bytes of a safetensors file: eight of header length, a JSON header, the numbers."""
+    if "__metadata__" in tensors:
+        raise InputError("safetensors keeps the name __metadata__ for itself: rename that tensor")
+    # Own memory for each: views and tied tensors are refused by safetensors.
+    copies = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
+    metadata = {"format": "pt", "gammabeta_format": str(FORMAT), "epoch": str(epoch), "run": run_id}
+    data = safetensors.torch.save(copies, metadata)
+    # safetensors writes the metadata in an order that differs between processes; with its keys
+    # sorted the same tensors always give the same file.
+    header, numbers = _header(data)
+    header["__metadata__"] = dict(sorted(metadata.items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the numbers start at a multiple of eight
+    return len(text).to_bytes(8, "little") + text + data[numbers:]
+
+
+def _header(data: bytes) -> tuple[dict[str, Any], int]:
+    """The JSON header of a valid safetensors file, and where its numbers start."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header: dict[str, Any] = json.loads(data[8:end])
+    return header, end
+
+
+def _read(path: Path, run_id: str, epoch: int) -> Checkpoint | str:
+    """The checkpoint in a folder, or in a few words what is wrong with it."""
+    try:
+        data, sums = (path / STATE).read_bytes(), (path / SUMS).read_bytes()
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except OSError as error:
+        return f"unreadable: {error.strerror or error}"
+    if sums != _sums(data):
+        return "checksum"
+    try:
+        tensors = safetensors.torch.load(data)
+        metadata = _header(data)[0].get("__metadata__", {})
+    except Exception:  # another program wrote it, and a reader may raise anything about it
+        return "not safetensors"
+    wanted = {"gammabeta_format": str(FORMAT), "run": run_id, "epoch": str(epoch)}
+    for key, value in wanted.items():
+        if metadata.get(key) != value:
+            return f"its {key} is {metadata.get(key)}, not {value}"
+    return Checkpoint(epoch, {name: tensors[name] for name in sorted(tensors)})

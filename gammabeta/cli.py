@@ -1,0 +1,298 @@
+"""The command line: argument parsing and printing only.
+
+Exit codes: 0 done; 2 bad input (one line on stderr that says what to write instead, nothing
+created); 1 it failed while running; 130 stopped by Ctrl-C (everything can be resumed).
+argparse rather than a config library: a wrong use must give exactly one line.
+"""
+
+import argparse
+import json
+import os
+import sys
+import typing
+import warnings
+from dataclasses import fields
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NoReturn
+
+import gammabeta
+from gammabeta.errors import GammabetaError, InputError, suggest
+from gammabeta.spec import RunSpec
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    try:
+        options = _parser().parse_args(arguments)
+        with warnings.catch_warnings():
+            warnings.showwarning = _print_warning
+            command = options.command
+            command(options)
+        sys.stdout.flush()
+    except InputError as error:
+        return _fail(error, 2)
+    except GammabetaError as error:
+        return _fail(error, 1)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command again resumes it", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe has gone; nothing is left to say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        hint = "a failed run keeps the traceback in its result.json"
+        return _fail(f"{type(error).__name__}: {error} ({hint})", 1)
+    return 0
+
+
+def _fail(error: object, code: int) -> int:
+    print("gammabeta: " + " ".join(str(error).split()), file=sys.stderr)
+    return code
+
+
+def _print_warning(message: Warning | str, *_: Any) -> None:
+    print(f"gammabeta: note: {message}", file=sys.stderr)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors are InputErrors of one line, with the nearest right word."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} (see {self.prog} --help)")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        options, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            word = unknown[0].split("=")[0]
+            known = options.known_flags if "known_flags" in options else []
+            raise InputError(f"unknown argument '{word}': {suggest(word, known)}")
+        return options
+
+
+def _parser() -> _Parser:
+    parser = _Parser(prog="gammabeta", description=gammabeta.__doc__, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=gammabeta.__version__)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=_Parser)
+    parser.set_defaults(command=lambda options: parser.print_help())
+    _add_demo(commands)
+    _add_train(commands)
+    _add_runs(commands)
+    _add_models(commands)
+    _add_report(commands)
+    return parser
+
+
+def _command(commands: Any, name: str, function: Any, text: str) -> Any:
+    parser = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+    parser.set_defaults(command=function)
+    return parser
+
+
+def _finish(parser: Any) -> None:
+    flags = [flag for action in parser._actions for flag in action.option_strings]
+    parser.set_defaults(known_flags=flags)
+
+
+def _add_execution(parser: Any) -> None:
+    parser.add_argument("--runs", default="runs", metavar="DIR", help="where runs are kept (runs)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (auto)")
+    parser.add_argument("--engine", default="auto", help="auto or eager (auto)")
+
+
+def _add_demo(commands: Any) -> None:
+    text = "train eight subsets on embedded digits and write report.html"
+    parser = _command(commands, "demo", _demo, text)
+    _add_execution(parser)
+    parser.add_argument(
+        "--out", default="report.html", metavar="FILE", help="the page (report.html)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the table as JSON")
+    _finish(parser)
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from gammabeta.demo import demo_specs
+    from gammabeta.display import TrainDisplay, print_demo
+    from gammabeta.report import write_report
+    from gammabeta.run import train
+
+    specs = demo_specs()
+    trained = []
+    with TrainDisplay(tuple(spec.trainable for spec in specs)) as display:
+        for spec in specs:
+            display.next_run()
+            run = train(
+                spec, options.runs, engine=options.engine, device=options.device, listen=display
+            )
+            trained.append(run)
+    print_demo(trained, options.json)
+    write_report([run.folder for run in trained], Path(options.out))
+    print(f"wrote {options.out}", file=sys.stderr)
+
+
+def _add_train(commands: Any) -> None:
+    parser = _command(commands, "train", _train, "train one run, or resume it")
+    parser.add_argument(
+        "--spec", metavar="FILE", help="start from this spec.json; flags override it"
+    )
+    science = parser.add_argument_group("what is trained (default: the paper's CIFAR-10 recipe)")
+    for item in fields(RunSpec):
+        flag = "--" + item.name.replace("_", "-")
+        if item.name in ("nesterov", "flip"):
+            keywords: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
+        else:
+            keywords = {"type": _reader(item.name), "metavar": _metavar(item.name)}
+        text = item.metadata["help"].replace("%", "%%")
+        science.add_argument(flag, default=argparse.SUPPRESS, help=text, **keywords)
+    execution = parser.add_argument_group("how it is executed (never changes what a run is)")
+    execution.add_argument(
+        "--data-dir",
+        metavar="DIR",
+        help="where the data set's files are (default: $GAMMABETA_DATA)",
+    )
+    _add_execution(execution)
+    execution.add_argument("--json", action="store_true", help="print the result as JSON")
+    execution.add_argument(
+        "--print-spec", action="store_true", help="print the resolved spec and its id, do not run"
+    )
+    _finish(parser)
+
+
+def _metavar(name: str) -> str:
+    return {"seed": "N", "epochs": "N", "batch_size": "N", "subsample": "N"}.get(name, "VALUE")
+
+
+def _reader(name: str) -> Any:
+    """A function that reads one field from its text; what is out of range, RunSpec says."""
+    kind = typing.get_type_hints(RunSpec)[name]
+
+    def number(text: str) -> float:
+        return float(Fraction(text)) if "/" in text else float(text)
+
+    def read(text: str) -> Any:
+        try:
+            if name.endswith("_by_role"):
+                return {role: number(value) for role, value in _pairs(text)}
+            if typing.get_origin(kind) is tuple:
+                return [number(part) for part in text.split(",") if part]
+            if kind is float:
+                return number(text)
+            return text if kind is str else int(text)
+        except (ValueError, ZeroDivisionError):
+            raise argparse.ArgumentTypeError(f"'{text}' is not {_wanted(name, kind)}") from None
+
+    return read
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    pairs = [part.partition("=") for part in text.split(",") if part]
+    return [(role.strip(), value) for role, _, value in pairs]
+
+
+def _wanted(name: str, kind: Any) -> str:
+    if name.endswith("_by_role"):
+        return "a list such as output=0.01,beta=0.2"
+    if typing.get_origin(kind) is tuple:
+        return "a list of numbers such as 1/2,3/4"
+    return "a number" if kind is float else "a whole number"
+
+
+def _read_spec(options: argparse.Namespace) -> RunSpec:
+    names = {item.name for item in fields(RunSpec)}
+    changes = {name: value for name, value in vars(options).items() if name in names}
+    if options.spec is None:
+        return RunSpec.from_dict(changes)
+    try:
+        values = json.loads(Path(options.spec).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read the spec {options.spec}: {error.strerror}") from None
+    except ValueError as error:
+        raise InputError(f"{options.spec} is no JSON ({error})") from None
+    return RunSpec.from_dict(values).replace(**changes)
+
+
+def _train(options: argparse.Namespace) -> None:
+    spec = _read_spec(options)
+    if options.print_spec:
+        shown = json.dumps(spec.to_dict(), indent=1, sort_keys=True)
+        print(shown if options.json else f"id {spec.id}\n{shown}")
+        return
+    from gammabeta.display import TrainDisplay, print_result, result_dict
+    from gammabeta.run import train
+
+    with TrainDisplay() as display:
+        run = train(
+            spec,
+            options.runs,
+            data_dir=options.data_dir,
+            engine=options.engine,
+            device=options.device,
+            listen=display,
+        )
+    if options.json:
+        print(json.dumps(result_dict(run), indent=1))
+    else:
+        print_result(run)
+
+
+def _add_runs(commands: Any) -> None:
+    parser = _command(commands, "runs", _runs_list, "list runs; runs show ID, runs rm ID")
+    parser.add_argument("action", nargs="?", choices=["list", "show", "rm"], default="list")
+    parser.add_argument("id", nargs="?", help="the run's id, or the start of it")
+    parser.add_argument("--runs", default="runs", metavar="DIR", help="where runs are kept (runs)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    _finish(parser)
+
+
+def _runs_list(options: argparse.Namespace) -> None:
+    from gammabeta import display
+    from gammabeta.store import find_run, list_runs
+
+    root = Path(options.runs)
+    if options.action == "list":
+        if options.id is not None:
+            raise InputError("runs list takes no id: write gammabeta runs show " + options.id)
+        display.print_runs(list_runs(root), root, options.json)
+        return
+    if options.id is None:
+        raise InputError(f"which run? write gammabeta runs {options.action} ID")
+    folder = find_run(root, options.id)
+    if options.action == "show":
+        display.print_run(folder, options.json)
+        return
+    folder.remove()
+    print(json.dumps({"removed": folder.id}) if options.json else f"removed run {folder.id}")
+
+
+def _add_models(commands: Any) -> None:
+    text = "list the networks of the paper with their parameter counts"
+    parser = _command(commands, "models", _models, text)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    _finish(parser)
+
+
+def _models(options: argparse.Namespace) -> None:
+    from gammabeta.display import print_models
+
+    print_models(options.json)
+
+
+def _add_report(commands: Any) -> None:
+    parser = _command(commands, "report", _report, "write one HTML page about all runs")
+    parser.add_argument("--runs", default="runs", metavar="DIR", help="where runs are kept (runs)")
+    parser.add_argument(
+        "--out", default="report.html", metavar="FILE", help="the page (report.html)"
+    )
+    _finish(parser)
+
+
+def _report(options: argparse.Namespace) -> None:
+    from gammabeta.report import write_report
+
+    write_report(Path(options.runs), Path(options.out))
+    print(f"wrote {options.out}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

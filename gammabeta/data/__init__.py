@@ -1,0 +1,33 @@
+"""Data sets by name, as checked arrays in memory.
+
+`gammabeta.data.augment` (order, crops, flips, normalisation) is imported by its own name, because
+it needs torch and reading images does not.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from gammabeta.data.cifar import load_cifar
+from gammabeta.data.dataset import Dataset, Split, make_dataset, randomise_labels, subsample
+from gammabeta.data.digits import load_digits
+from gammabeta.data.synthetic import load_synthetic
+from gammabeta.errors import InputError, suggest
+from gammabeta.spec import DATA_SETS
+
+__all__ = ["Dataset", "Split", "load_dataset", "make_dataset", "randomise_labels", "subsample"]
+
+_SHIPPED: dict[str, Callable[[], Dataset]] = {"digits": load_digits, "synthetic": load_synthetic}
+
+
+def load_dataset(name: str, data_dir: str | Path | None = None) -> Dataset:
+    """Read one of `spec.DATA_SETS`.
+
+    data_dir: the folder to look in for CIFAR (subfolders too); by default that of the environment
+    variable GAMMABETA_DATA, and without it the cache folder, into which CIFAR is then downloaded.
+    `digits` and `synthetic` need no folder. Raises InputError with what to put where.
+    """
+    if name not in DATA_SETS:
+        raise InputError(f"unknown data set {name!r}: {suggest(str(name), DATA_SETS)}")
+    if name in _SHIPPED:
+        return _SHIPPED[name]()
+    return load_cifar(name, data_dir)

@@ -1,0 +1,326 @@
+"""What the command line prints: tables, a progress bar on a terminal, plain lines elsewhere.
+
+Results go to stdout, everything that only accompanies the work to stderr.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from gammabeta.models import PAPER_NETWORKS, architecture
+from gammabeta.roles import roles
+from gammabeta.run import Event, Run, Start
+from gammabeta.spec import RunSpec
+from gammabeta.store import RunFolder
+from gammabeta.subset import Subset
+from gammabeta.train import Step
+
+PLAIN_SECONDS = 30  # between two lines of progress where there is no terminal
+
+
+class TrainDisplay:
+    """Listens to training and shows it on stderr; use it as a context manager.
+
+    labels: of several runs that follow each other under one bar; call `next_run` before each.
+    """
+
+    def __init__(self, labels: tuple[str, ...] = ()) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self.labels = labels
+        self.index = -1 if labels else 0
+        self.bar: Progress | None = None
+        self.record: dict[str, Any] = {}
+        self.began = self.printed = time.perf_counter()
+        self.skipped = 0.0  # share of all the work that was there already
+
+    def __enter__(self) -> "TrainDisplay":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def next_run(self) -> None:
+        self.index += 1
+        self.record = {}
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Start):
+            self._start(event)
+        elif isinstance(event, Step):
+            self._step(event)
+        else:
+            self.record = event.record
+
+    def _start(self, event: Start) -> None:
+        if not self.labels:
+            print_start(self.console, event)
+        for note in event.notes:
+            self.console.print(f"note: {note}")
+        start = (self.index + event.epoch / event.run.spec.epochs) / self._runs
+        if self.index <= 0 or start > self.skipped and not self.bar:
+            self.skipped, self.began = start, time.perf_counter()
+        if self.console.is_terminal and self.bar is None:
+            self.bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.percentage:>3.0f}%"),
+                TimeRemainingColumn(),
+                TextColumn("left"),
+                console=self.console,
+                transient=True,
+            )
+            self.bar.start()
+            self.bar.add_task("training", total=1.0, completed=start)
+
+    def _step(self, event: Step) -> None:
+        share = (self.index + event.done / event.total) / self._runs
+        text = self._text()
+        if self.bar is not None:
+            self.bar.update(TaskID(0), completed=share, description=text)
+            return
+        now = time.perf_counter()
+        if now - self.printed >= PLAIN_SECONDS and share < 1:
+            left = (1 - share) * (now - self.began) / (share - self.skipped)
+            self.console.print(f"{text}, {share:.0%} done, {duration(left)} left")
+            self.printed = now
+
+    @property
+    def _runs(self) -> int:
+        return max(1, len(self.labels))
+
+    def _text(self) -> str:
+        words = []
+        if self.labels:
+            words.append(f"{self.index + 1}/{self._runs} {self.labels[self.index]}")
+        if self.record:
+            words.append(f"epoch {self.record['epoch']}")
+            words.append(f"test {percent(self.record['test_accuracy'])}")
+        return ", ".join(words) or "training"
+
+
+def print_start(console: Console, event: Start) -> None:
+    """What trains, what is frozen, what only drifts, and how long it will take."""
+    spec, data = event.run.spec, event.data
+    console.print(f"run {event.run.id}: {spec.model}, training {spec.trainable}, on {data.name}")
+    console.print(f"data: {data.source}")
+    console.print(subset_table(event.subset))
+    steps = -(-len(data.train.labels) // spec.batch_size)
+    # Evaluation is forward only: about a third of a training step for as many images.
+    evaluation = len(data.test.labels) / len(data.train.labels) / 3
+    seconds = event.step_seconds * steps * (1 + evaluation) * (spec.epochs - event.epoch)
+    console.print(
+        f"{event.engine} engine on {event.device}, {spec.precision}: "
+        f"{event.step_seconds * 1000:.0f} ms a step, {steps} steps an epoch, "
+        f"{spec.epochs - event.epoch} epochs: about {duration(seconds)}"
+    )
+
+
+def subset_table(subset: Subset) -> Table:
+    """The verdicts, summed by role and verdict; `runs show` has every tensor."""
+    sums: dict[tuple[str, str], list[int]] = {}
+    for row in subset.table:
+        total = sums.setdefault((row.role, row.verdict), [0, 0, 0])
+        total[0] += 1
+        total[1] += row.size
+        total[2] += row.trained
+    table = Table(box=None, pad_edge=False)
+    for column in ("role", "verdict"):
+        table.add_column(column)
+    for column in ("tensors", "values", "trained"):
+        table.add_column(column, justify="right")
+    order = {"trained": 0, "sparse": 1, "frozen": 2, "drifts": 3}
+    for (role, verdict), numbers in sorted(sums.items(), key=lambda each: order[each[0][1]]):
+        table.add_row(role, verdict, *(f"{number:,}" for number in numbers))
+    share = subset.count / subset.total if subset.total else 0.0
+    table.add_row("", "", "", f"{subset.total:,}", f"{subset.count:,} ({share:.2%})")
+    return table
+
+
+def result_dict(run: Run) -> dict[str, Any]:
+    """The result of a run with its id, spec and subset, as JSON values."""
+    return {"id": run.id, **(run.result or {}), "path": str(run.folder.path)} | {
+        "subset": run.folder.inputs["subset"],
+        "data": run.folder.inputs["data"],
+        "spec": run.spec.to_dict(),
+    }
+
+
+def print_result(run: Run) -> None:
+    result = run.result or {}
+    subset = run.folder.inputs["subset"]
+    print(f"run {run.id}: {run.spec.model}, {run.spec.trainable}, {result['epoch']} epochs")
+    print(f"  test accuracy   {percent(result['test_accuracy'])}")
+    if "test_top5" in result:
+        print(f"  test top-5      {percent(result['test_top5'])}")
+    print(f"  test loss       {result['test_loss']:.4f}")
+    print(f"  train accuracy  {percent(result['train_accuracy'])}")
+    print(f"  trained         {subset['trained']:,} of {subset['total']:,} parameters")
+    print(f"  |gamma| < 0.01  {percent(result['small_gammas'])}")
+    print(f"  training time   {duration(result['seconds'])}")
+
+
+def print_demo(runs: list[Run], as_json: bool) -> None:
+    """The table of the demonstration: what training each subset alone can do."""
+    rows = [
+        {
+            "trainable": run.spec.trainable,
+            **{key: run.folder.inputs["subset"][key] for key in ("trained", "total")},
+            "test_accuracy": run.accuracy,
+            "seconds": (run.result or {})["seconds"],
+            "id": run.id,
+        }
+        for run in runs
+    ]
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column("subset")
+    for name in ("parameters trained", "share of the network", "test accuracy", "seconds"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        share = f"{row['trained'] / row['total']:.2%}"
+        accuracy, seconds = percent(row["test_accuracy"]), f"{row['seconds']:.1f}"
+        table.add_row(row["trainable"], f"{row['trained']:,}", share, accuracy, seconds)
+    _stdout().print(table)
+
+
+def run_row(folder: RunFolder) -> dict[str, Any]:
+    """One line of `gammabeta runs`."""
+    spec, result, records = folder.spec, folder.result or {}, folder.metrics()
+    last = records[-1] if records else {}
+    return {
+        "id": folder.id,
+        "status": folder.status,
+        "model": spec["model"],
+        "trainable": spec["trainable"],
+        "data": spec["data"],
+        "seed": spec["seed"],
+        "epochs_done": folder.epochs_done,
+        "epochs": spec["epochs"],
+        "test_accuracy": last.get("test_accuracy"),
+        "error": result.get("error"),
+    }
+
+
+def print_runs(folders: list[RunFolder], root: Path, as_json: bool) -> None:
+    rows = [run_row(folder) for folder in folders]
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    if not rows:
+        print(f"no runs in {root}")
+        return
+    table = Table(box=None, pad_edge=False)
+    for name in ("id", "status", "model", "subset", "data", "seed", "epochs", "accuracy"):
+        table.add_column(
+            name, justify="right" if name in ("seed", "epochs", "accuracy") else "left"
+        )
+    for row in rows:
+        accuracy = row["test_accuracy"]
+        table.add_row(
+            row["id"],
+            row["status"],
+            row["model"],
+            row["trainable"],
+            row["data"],
+            str(row["seed"]),
+            f"{row['epochs_done']}/{row['epochs']}",
+            "" if accuracy is None else percent(accuracy),
+        )
+    _stdout().print(table)
+    for row in rows:
+        if row["error"]:
+            print(f"{row['id']} failed: {row['error']}")
+
+
+def print_run(folder: RunFolder, as_json: bool) -> None:
+    """Everything a run holds but its checkpoint; as JSON it is what results/ keeps."""
+    shown = {
+        "id": folder.id,
+        "status": folder.status,
+        "spec": folder.spec,
+        "inputs": {k: v for k, v in folder.inputs.items() if k != "tensors"},
+        "environment": folder.env,
+        "result": folder.result,
+        "metrics": folder.metrics(),
+    }
+    if as_json:
+        print(json.dumps(shown, indent=1, sort_keys=True))
+        return
+    row = run_row(folder)
+    print(f"run {folder.id} ({folder.status}), {folder.epochs_done}/{row['epochs']} epochs")
+    print(RunSpec.from_dict(folder.spec).to_json())
+    if folder.result:
+        print(json.dumps(folder.result, sort_keys=True))
+    table = Table(box=None, pad_edge=False)
+    for name in ("tensor", "role", "shape", "trained", "verdict"):
+        table.add_column(name, justify="right" if name == "trained" else "left")
+    for tensor in folder.inputs["tensors"]:
+        shape = "x".join(map(str, tensor["shape"]))
+        trained = f"{tensor['trained']:,}"
+        table.add_row(tensor["name"], tensor["role"], shape, trained, tensor["verdict"])
+    _stdout().print(table)
+
+
+def model_row(name: str) -> dict[str, Any]:
+    """Parameter counts of one network, with the columns of the paper's table of networks."""
+    counts = dict.fromkeys(("total", "bn", "shortcut_bn", "output", "shortcut"), 0)
+    for role in roles(architecture(name)):
+        counts["total"] += role.size
+        if role.role in ("gamma", "beta"):
+            counts["bn"] += role.size
+            counts["shortcut_bn"] += role.size if role.on_shortcut else 0
+        elif role.role in ("output", "shortcut"):
+            counts[role.role] += role.size
+    return {"name": name, **counts}
+
+
+def print_models(as_json: bool) -> None:
+    rows = [model_row(name) for name in PAPER_NETWORKS]
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column("network")
+    for name in (
+        "parameters",
+        "BatchNorm",
+        "of it on shortcuts",
+        "output",
+        "shortcut",
+        "BatchNorm %",
+    ):
+        table.add_column(name, justify="right")
+    for row in rows:
+        numbers = [row[key] for key in ("total", "bn", "shortcut_bn", "output", "shortcut")]
+        share = f"{row['bn'] / row['total']:.2%}"
+        table.add_row(row["name"], *(f"{number:,}" for number in numbers), share)
+    _stdout().print(table)
+
+
+def _stdout() -> Console:
+    # Where there is no terminal a table must not be folded at 80 columns.
+    width = None if sys.stdout.isatty() else 200
+    return Console(highlight=False, width=width)
+
+
+def percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.2%}"
+
+
+def duration(seconds: float) -> str:
+    """'8 s', '3 min 20 s', '2 h 05 min'."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"

@@ -1,0 +1,254 @@
+"""One run from spec to result: build, resume, train, write. The only place that joins them.
+
+The same spec again resumes a stopped run, retries a failed one and does nothing for a finished one.
+"""
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from gammabeta.data import Dataset, load_dataset, randomise_labels, subsample
+from gammabeta.engine import choose_device, choose_engine
+from gammabeta.environment import environment
+from gammabeta.errors import GammabetaError, InputError, RunError
+from gammabeta.gammas import gammas
+from gammabeta.models import create_model
+from gammabeta.sparse import attached
+from gammabeta.spec import RunSpec
+from gammabeta.store import RunFolder
+from gammabeta.subset import Subset, check_fingerprint, fingerprint, select
+from gammabeta.train import Epoch, Step, seconds_per_step, train_epochs
+
+
+@dataclass(frozen=True)
+class Start:
+    """Training is about to begin, after `epoch` finished epochs.
+
+    notes: what was noticed, a line each. step_seconds: measured on one step, then taken back.
+    """
+
+    run: "Run"
+    subset: Subset
+    data: Dataset
+    engine: str
+    device: str
+    epoch: int
+    step_seconds: float
+    notes: tuple[str, ...]
+
+
+Event = Start | Step | Epoch
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run in the store. `result` is None until it has ended; its "status" is "ok" or "failed"."""
+
+    spec: RunSpec
+    folder: RunFolder
+
+    @property
+    def id(self) -> str:
+        return self.folder.id
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        return self.folder.result
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """One record an epoch; accuracies and shares are in 0..1."""
+        return self.folder.metrics()
+
+    @property
+    def accuracy(self) -> float:
+        """Test accuracy after the last epoch, in 0..1."""
+        return float(self._finished()["test_accuracy"])
+
+    def network(self) -> nn.Module:
+        """The trained network, in evaluation mode: rebuilt from the seed, checked against the
+        fingerprint, with the trained values and statistics of the last checkpoint."""
+        classes = self.folder.inputs["data"]["num_classes"]
+        model, subset = _network(self.spec, classes)
+        _check_start(self.folder, model)
+        checkpoint, _ = self.folder.load_checkpoint()
+        if checkpoint is None:
+            raise RunError(f"run {self.id} has no checkpoint yet: train it first")
+        subset.apply(model)
+        subset.load_state(model, checkpoint.tensors)
+        for entries in attached(model).values():
+            entries.detach()
+        return model.eval()
+
+    def gammas(self) -> dict[str, torch.Tensor]:
+        """Parameter name -> trained gamma (C,)."""
+        return gammas(self.network())
+
+    def _finished(self) -> dict[str, Any]:
+        if self.result is None or self.result["status"] != "ok":
+            raise RunError(f"run {self.id} is {self.folder.status}: train it first")
+        return self.result
+
+
+def load_run(path: str | Path) -> Run:
+    """The run in a folder such as runs/0123456789ab. Raises InputError where there is none."""
+    folder = RunFolder.open(Path(path))
+    return Run(RunSpec.from_dict(folder.spec), folder)
+
+
+def train(
+    spec: RunSpec,
+    runs: str | Path = "runs",
+    *,
+    data_dir: str | Path | None = None,
+    engine: str = "auto",
+    device: str = "auto",
+    listen: Callable[[Event], None] = lambda event: None,
+) -> Run:
+    """Train `spec` and keep it under `runs`; resume or skip what is already there.
+
+    listen: called with every event while it works (the command line draws its bar with it).
+    Raises InputError before anything is created, RunError when training itself fails.
+    """
+    engine_class = choose_engine(engine)
+    chosen = choose_device(device)
+    path = Path(runs) / spec.id
+    if path.exists() and _is_done(RunFolder.open(path)):
+        return load_run(path)
+    data = load_data(spec, data_dir)
+    model, subset = _network(spec, data.num_classes)
+    folder = RunFolder.create(Path(runs), spec.id, spec.to_dict(), _inputs(data, subset, model))
+    with folder.lock():
+        if _is_done(folder):  # another process may have finished it while we waited
+            return Run(spec, folder)
+        _check_data(folder, data)
+        _check_start(folder, model)
+        try:
+            _train(Run(spec, folder), engine_class(model, subset, spec, data, chosen), listen)
+        except Exception as error:
+            _write_failure(folder, error)
+            raise
+    return Run(spec, folder)
+
+
+def load_data(spec: RunSpec, data_dir: str | Path | None = None) -> Dataset:
+    """The data of a spec, with its subsample and random labels; checks the batch size against it."""
+    data = load_dataset(spec.data, data_dir)
+    if spec.subsample is not None:
+        data = subsample(data, spec.subsample)
+    if spec.random_labels:
+        data = randomise_labels(data, spec.random_labels, spec.seed)
+    count = len(data.train.labels)
+    if spec.batch_size > count:
+        raise InputError(
+            f"batch_size {spec.batch_size} is larger than the {count} training images: "
+            f"write {count} or less"
+        )
+    return data
+
+
+def _network(spec: RunSpec, num_classes: int) -> tuple[nn.Module, Subset]:
+    model = create_model(
+        spec.model,
+        num_classes=num_classes,
+        weight_init=spec.weight_init,
+        norm_init=spec.norm_init,
+        seed=spec.seed,
+    )
+    return model, select(model, spec.trainable, seed=spec.seed, statistics=spec.statistics)
+
+
+def _is_done(folder: RunFolder) -> bool:
+    return folder.result is not None and folder.result["status"] == "ok"
+
+
+def _train(run: Run, engine: Any, listen: Callable[[Event], None]) -> None:
+    folder = run.folder
+    checkpoint, notes = folder.load_checkpoint()
+    epoch = 0
+    if checkpoint is not None:
+        engine.load(checkpoint.tensors)
+        epoch = checkpoint.epoch
+        notes.append(f"resuming after epoch {epoch}")
+    folder.truncate_metrics(epoch)
+    folder.record_session(
+        environment(engine.device) | {"engine": engine.name, "after_epoch": epoch, "notes": notes}
+    )
+    listen(
+        Start(
+            run=run,
+            subset=engine.subset,
+            data=engine.data,
+            engine=engine.name,
+            device=str(engine.device),
+            epoch=epoch,
+            step_seconds=seconds_per_step(engine, run.spec),
+            notes=tuple(notes),
+        )
+    )
+    for event in train_epochs(engine, run.spec, epoch):
+        if isinstance(event, Epoch):
+            # The checkpoint comes last: where it is there, so are the metrics up to it.
+            folder.append_metrics(event.record)
+            folder.save_checkpoint(event.record["epoch"], engine.state())
+        listen(event)
+    records = folder.metrics()
+    result = {key: value for key, value in records[-1].items() if not key.endswith("seconds")}
+    result["seconds"] = round(sum(record["seconds"] for record in records), 3)
+    folder.write_result({"status": "ok", **result})
+
+
+def _inputs(data: Dataset, subset: Subset, model: nn.Module) -> dict[str, Any]:
+    """What a run is built from, checked at every rebuild: inputs.json."""
+    marks = fingerprint(model)
+    return {
+        "data": {
+            "name": data.name,
+            "source": data.source,
+            "sha256": data.sha256,
+            "train": len(data.train.labels),
+            "test": len(data.test.labels),
+            "num_classes": data.num_classes,
+        },
+        "subset": {"text": subset.text, "trained": subset.count, "total": subset.total},
+        "tensors": [
+            {
+                "name": row.name,
+                "role": row.role,
+                "shape": list(row.shape),
+                "trained": row.trained,
+                "verdict": row.verdict,
+                "sha256": marks.get(row.name),
+            }
+            for row in subset.table
+        ],
+    }
+
+
+def _check_data(folder: RunFolder, data: Dataset) -> None:
+    began_with = folder.inputs["data"]["sha256"]
+    if data.sha256 != began_with:
+        raise InputError(
+            f"run {folder.id} began with other data (sha256 {began_with[:12]}, now "
+            f"{data.sha256[:12]}): give it the data it began with, or another --runs folder"
+        )
+
+
+def _check_start(folder: RunFolder, model: nn.Module) -> None:
+    tensors = folder.inputs["tensors"]
+    check_fingerprint(model, {row["name"]: row["sha256"] for row in tensors if row["sha256"]})
+
+
+def _write_failure(folder: RunFolder, error: Exception) -> None:
+    failure = {"status": "failed", "error": f"{error}" or type(error).__name__}
+    if not isinstance(error, GammabetaError):
+        failure["traceback"] = traceback.format_exc()
+    try:
+        folder.write_result(failure)
+    except RunError:
+        pass  # the disk is full, say: the error itself is what the user must see

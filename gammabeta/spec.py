@@ -1,0 +1,264 @@
+"""RunSpec: what one run IS. Checked when made, one canonical JSON, and its sha256 is the run's name.
+
+Only the science is here (network, data, subset, initialisers, optimiser, schedule, seed,
+precision). How it is executed (engine, device, folders) is recorded beside a run, never hashed.
+A field left at None is resolved at construction, and the resolved value is what is hashed, so a
+later change of a default cannot relabel an old result. Standard library only.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import types
+import typing
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from gammabeta import language
+from gammabeta.errors import InputError, suggest
+
+FORMAT = 1  # of spec.json; a change that adds a field comes with the value old runs had
+
+DATA_SETS = ("cifar10", "cifar100", "digits", "synthetic")
+ROLES = ("gamma", "beta", "output", "shortcut", "conv", "linear", "bias", "other")
+CHOICES: dict[str, tuple[str, ...]] = {
+    "data": DATA_SETS,
+    "optimizer": ("sgd", "adam", "adamw"),
+    "schedule": ("step", "cosine", "constant"),
+    "weight_init": ("kaiming_normal", "kaiming_uniform", "orthogonal", "binary"),
+    "norm_init": ("uniform", "ones", "ones_ones", "symmetric"),
+    "statistics": ("track", "frozen", "batch"),
+    "precision": ("fp32", "bf16"),
+}
+# What a field left at None becomes. Digits are not flipped: a mirrored 2 is no 2.
+_BY_DATA: dict[str, dict[str, Any]] = {
+    "cifar10": {"flip": True, "crop_padding": 4},
+    "cifar100": {"flip": True, "crop_padding": 4},
+    "digits": {"flip": False, "crop_padding": 2},
+    "synthetic": {"flip": True, "crop_padding": 4},
+}
+_BY_OPTIMIZER: dict[str, dict[str, Any]] = {
+    "sgd": {"lr": 0.1, "momentum": 0.9, "betas": ()},
+    "adam": {"lr": 0.001, "momentum": 0.0, "betas": (0.9, 0.999)},
+    "adamw": {"lr": 0.001, "momentum": 0.0, "betas": (0.9, 0.999)},
+}
+_BY_SCHEDULE: dict[str, dict[str, Any]] = {
+    "step": {"drops": (0.5, 0.75), "drop_factor": 0.1},
+    "cosine": {"drops": (), "drop_factor": 1.0},
+    "constant": {"drops": (), "drop_factor": 1.0},
+}
+_RESOLVED_BY = {"data": _BY_DATA, "optimizer": _BY_OPTIMIZER, "schedule": _BY_SCHEDULE}
+
+
+def _help(text: str, default: Any) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSpec:
+    """One training run, complete. The defaults are the paper's CIFAR-10 recipe (its appendix).
+
+    Raises InputError, with what to write instead, for anything that cannot be trained.
+    """
+
+    model: str = _help(
+        "network, e.g. cifar_resnet_14 (gammabeta models lists them)", "cifar_resnet_14"
+    )
+    trainable: str = _help("which parameters train, e.g. bn, bn+output, random:2, all-bn", "bn")
+    data: str = _help("data set: " + ", ".join(DATA_SETS), "cifar10")
+    epochs: int = _help("passes over the training images", 160)
+    batch_size: int = _help("images a step; the last, short batch of an epoch is kept", 128)
+    seed: int = _help("of weights, order, augmentation and random entries", 0)
+    optimizer: str = _help("sgd, adam or adamw", "sgd")
+    lr: float = _help("learning rate (default 0.1 for sgd, 0.001 for adam and adamw)", None)
+    momentum: float = _help("of sgd (default 0.9)", None)
+    nesterov: bool = _help("Nesterov momentum", False)
+    betas: tuple[float, ...] = _help("of adam and adamw (default 0.9,0.999)", None)
+    weight_decay: float = _help("on every trained tensor, gamma and beta included", 1e-4)
+    lr_by_role: tuple[tuple[str, float], ...] = _help("other rates, e.g. output=0.01,beta=0.2", ())
+    weight_decay_by_role: tuple[tuple[str, float], ...] = _help("other decays, e.g. gamma=0", ())
+    schedule: str = _help("step, cosine or constant", "step")
+    drops: tuple[float, ...] = _help("step: when, as shares of the run (default 1/2,3/4)", None)
+    drop_factor: float = _help("step: the rate is multiplied by this at each drop (0.1)", None)
+    warmup_epochs: float = _help("the rate rises linearly from 0 over these epochs", 0.0)
+    label_smoothing: float = _help("in [0, 1)", 0.0)
+    weight_init: str = _help(", ".join(CHOICES["weight_init"]), "kaiming_normal")
+    norm_init: str = _help(
+        "gamma, beta: uniform U(0,1),0; ones 1,0; ones_ones 1,1; symmetric U(-1,1),0", "uniform"
+    )
+    statistics: str = _help("running statistics: track, frozen, or batch (never use them)", "track")
+    precision: str = _help("fp32, or bf16 (autocast; trained tensors stay fp32)", "fp32")
+    flip: bool = _help("random horizontal flips (default: on for cifar)", None)
+    crop_padding: int = _help("random crops after padding by this many pixels (cifar: 4)", None)
+    subsample: int | None = _help("train on the first N images only", None)
+    random_labels: float = _help("share of training labels replaced by random classes", 0.0)
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if value is None and item.name not in _OPTIONAL:
+                value = self._resolve(item.name)
+            object.__setattr__(self, item.name, _typed(item.name, _TYPES[item.name], value))
+        object.__setattr__(self, "trainable", str(language.parse(self.trainable)))
+        _check(self)
+
+    def _resolve(self, name: str) -> Any:
+        for decider, table in _RESOLVED_BY.items():
+            choice = getattr(self, decider)
+            if choice not in table:
+                _check_choice(decider, choice)
+            if name in table[choice]:
+                return table[choice][name]
+        raise InputError(f"{name} needs a value")
+
+    @property
+    def id(self) -> str:
+        """The run's name: the first 12 hex digits of the sha256 of the canonical JSON."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; `RunSpec.from_dict` gives an equal spec back."""
+        values: dict[str, Any] = {"format": FORMAT}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.name.endswith("_by_role"):
+                value = dict(value)
+            values[item.name] = list(value) if isinstance(value, tuple) else value
+        return values
+
+    def to_json(self) -> str:
+        """Canonical: sorted keys, no spaces, resolved values."""
+        return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+    @classmethod
+    def from_dict(cls, values: Any) -> "RunSpec":
+        """The inverse of `to_dict`; keys may be missing (defaults), unknown ones are refused."""
+        if not isinstance(values, dict):
+            raise InputError('a spec is a JSON object, for example {"model": "cifar_resnet_14"}')
+        values = dict(values)
+        number = values.pop("format", FORMAT)
+        if number != FORMAT:
+            raise InputError(
+                f"this spec has format {number!r}; this gammabeta reads format {FORMAT}"
+            )
+        return cls(**_known(values))
+
+    def replace(self, **changes: Any) -> "RunSpec":
+        """A changed copy. Fields whose default follows from a changed one (lr from optimizer, ...)
+        take their new default unless they are given too."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        for decider, table in _RESOLVED_BY.items():
+            if decider in changes and changes[decider] != values[decider]:
+                values.update(dict.fromkeys(table[values[decider]]))
+        return RunSpec(**{**values, **_known(changes)})
+
+
+_TYPES = typing.get_type_hints(RunSpec)
+_OPTIONAL = {name for name, kind in _TYPES.items() if isinstance(kind, types.UnionType)}
+
+
+def _known(values: dict[str, Any]) -> dict[str, Any]:
+    for name in values:
+        if name not in _TYPES:
+            raise InputError(f"a spec has no field '{name}': {suggest(str(name), _TYPES)}")
+    return values
+
+
+def _typed(name: str, kind: Any, value: Any) -> Any:
+    """`value` as the field's type, or an InputError. 1 is a float; True is not an int."""
+    if name in _OPTIONAL:
+        return None if value is None else _typed_number(name, int, value)
+    if name.endswith("_by_role"):
+        return _typed_roles(name, value)
+    if kind in (int, float):
+        return _typed_number(name, kind, value)
+    if typing.get_origin(kind) is tuple:
+        if not isinstance(value, list | tuple):
+            raise InputError(f"{name} must be a list of numbers, not {value!r}")
+        return tuple(_typed_number(name, float, each) for each in value)
+    if not isinstance(value, kind):
+        wanted = "true or false" if kind is bool else "a text"
+        raise InputError(f"{name} must be {wanted}, not {value!r}")
+    return value
+
+
+def _typed_number(name: str, kind: type, value: Any) -> Any:
+    good = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
+    if not good or not math.isfinite(value):
+        wanted = "a whole number" if kind is int else "a finite number"
+        raise InputError(f"{name} must be {wanted}, not {value!r}")
+    return kind(value)
+
+
+def _typed_roles(name: str, value: Any) -> tuple[tuple[str, float], ...]:
+    try:
+        pairs = dict(value)
+    except (TypeError, ValueError):
+        raise InputError(f"{name} must map roles to numbers, not {value!r}") from None
+    for role in pairs:
+        if role not in ROLES:
+            raise InputError(f"{name}: unknown role {role!r}: {suggest(str(role), ROLES)}")
+    return tuple(sorted((role, _typed_number(name, float, each)) for role, each in pairs.items()))
+
+
+def _check_choice(name: str, value: Any) -> None:
+    if value not in CHOICES[name]:
+        hint = suggest(str(value), CHOICES[name])
+        raise InputError(f"unknown {name.replace('_', ' ')} {value!r}: {hint}")
+
+
+def _check(spec: RunSpec) -> None:
+    """Everything that can be wrong without looking at the data or the network."""
+    for name in CHOICES:
+        _check_choice(name, getattr(spec, name))
+    # (field, lowest, highest, is the highest allowed)
+    ranges: list[tuple[str, float, float, bool]] = [
+        ("epochs", 1, 10**6, True),
+        ("batch_size", 1, 10**6, True),
+        ("seed", 0, 2**63, False),
+        ("lr", 0, math.inf, False),
+        ("momentum", 0, 1, False),
+        ("weight_decay", 0, math.inf, False),
+        ("drop_factor", 0, 1, True),
+        ("warmup_epochs", 0, spec.epochs, False),
+        ("label_smoothing", 0, 1, False),
+        ("crop_padding", 0, 32, True),
+        ("random_labels", 0, 1, True),
+    ]
+    for name, low, high, inclusive in ranges:
+        value = getattr(spec, name)
+        if not (low <= value <= high if inclusive else low <= value < high):
+            upper = (
+                f" and {'at most' if inclusive else 'below'} {high:g}" if high < math.inf else ""
+            )
+            raise InputError(f"{name} is {value:g}: write a value of at least {low:g}{upper}")
+    for name in ("lr_by_role", "weight_decay_by_role"):
+        for role, value in getattr(spec, name):
+            if value < 0:
+                raise InputError(f"{name}: {role}={value:g} is below 0: write 0 or more")
+    if spec.subsample is not None and spec.subsample < 1:
+        raise InputError(f"subsample is {spec.subsample}: write 1 or more, or leave it out")
+    if list(spec.drops) != sorted(set(spec.drops)) or not all(0 < d < 1 for d in spec.drops):
+        raise InputError(
+            "drops must rise and lie between 0 and 1 (shares of the run), as in 1/2,3/4"
+        )
+    if spec.schedule != "step" and (spec.drops or spec.drop_factor != 1):
+        raise InputError(f"drops belong to the step schedule: leave them out with {spec.schedule}")
+    if spec.optimizer == "sgd":
+        if spec.betas:
+            raise InputError("betas belong to adam and adamw: with sgd write momentum")
+        if spec.nesterov and not spec.momentum:
+            raise InputError("nesterov needs a momentum above 0")
+    else:
+        if spec.momentum or spec.nesterov:
+            raise InputError(
+                f"momentum and nesterov belong to sgd: with {spec.optimizer} write betas"
+            )
+        if len(spec.betas) != 2 or not all(0 <= beta < 1 for beta in spec.betas):
+            raise InputError("betas must be two numbers of at least 0 and below 1, as in 0.9,0.999")
+
+
+def field_names() -> tuple[str, ...]:
+    """The names of all fields, in their order."""
+    return tuple(item.name for item in dataclasses.fields(RunSpec))

@@ -1,0 +1,373 @@
+"""Run folders: append-only plain files that can be killed at any moment and read by any program.
+
+    <runs>/<id>/ spec.json      what the run is; never changes
+                 inputs.json    what it was made from (hashes of data and frozen weights); likewise
+                 env.json       {"sessions": [...]}: where and how it was executed, one per start
+                 metrics.jsonl  one record a line, each with its "epoch"
+                 checkpoint/    the newest two, see checkpoint.py; LAST names the newest
+                 result.json    the end, written last of all: {"status": "ok" or "failed", ...}
+                 lock           held while a process trains; its text says which
+
+Knows nothing of training, and of a spec only that it is a JSON object with the key "format". JSON
+has no nan and no infinity: both are written as null. Names that start with a dot are unfinished.
+"""
+
+import contextlib
+import difflib
+import errno
+import os
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from gammabeta import checkpoint
+from gammabeta.checkpoint import (
+    Checkpoint,
+    bytes_of,
+    decode_json,
+    encode_json,
+    hidden_sibling,
+    make_folder,
+    sync_folder,
+    write_all,
+    write_atomically,
+    writing,
+)
+from gammabeta.errors import InputError, RunError
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+__all__ = ["FORMAT", "Checkpoint", "RunFolder", "find_run", "list_runs"]
+
+FORMAT = 1  # of spec.json and the folder around it
+Status = Literal["ok", "failed", "running", "stopped"]
+# Reasons that lie in the chosen folder, so that another one helps; all others lie in the disk
+_WRONG_FOLDER = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
+_WRONG_FOLDER |= {errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run on the disk. `create` and `open` make it; every write is down on the disk on return.
+
+    Writers hold `lock()`; reading needs no lock. Each write that the disk refuses raises RunError
+    and leaves what was there before.
+    """
+
+    path: Path
+    spec: dict[str, Any] = field(compare=False, repr=False)
+
+    @property
+    def id(self) -> str:
+        """The run's name: that of its folder. Checkpoints carry it, so a folder keeps its name."""
+        return self.path.resolve().name
+
+    @classmethod
+    def create(
+        cls, root: Path, run_id: str, spec: dict[str, Any], inputs: dict[str, Any]
+    ) -> "RunFolder":
+        """Make root/run_id in one atomic step, or open it if it is there.
+
+        Raises InputError, with nothing created, if it is there with another spec or if `root`
+        cannot hold it; RunError if the disk fails or is full.
+        """
+        if not run_id or run_id.startswith(".") or not set(run_id).isdisjoint("/\\\0"):
+            raise InputError(f"{run_id!r} cannot name a run: write letters, digits, - and _")
+        _check_format(spec, "the spec of a new run")
+        path = Path(root) / run_id
+        try:
+            if path.parent.exists() and not path.parent.is_dir():
+                raise InputError(f"{path.parent} is a file: choose another --runs folder")
+            if not path.exists():
+                make_folder(
+                    path, {"spec.json": encode_json(spec), "inputs.json": encode_json(inputs)}
+                )
+        except OSError as error:
+            reason = error.strerror or str(error)
+            if error.errno in _WRONG_FOLDER:
+                message = f"cannot make run folders in {path.parent} ({reason})"
+                raise InputError(f"{message}: choose another --runs folder") from error
+            raise RunError(f"could not create {path} ({reason}): no run was started") from error
+        run = cls.open(path)
+        other = [
+            key
+            for key in sorted({*spec, *run.spec})
+            if encode_json(spec.get(key)) != encode_json(run.spec.get(key))
+        ]
+        if other:
+            differs = ", ".join(other)
+            raise InputError(f"{path} has another spec ({differs}): choose another --runs folder")
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """The run folder at `path`. Raises InputError if there is none that can be read."""
+        path = Path(path)
+        try:
+            data = (path / "spec.json").read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            what = "is no run folder (no spec.json in it)" if path.exists() else "does not exist"
+            raise InputError(f"{path} {what}: name a folder such as runs/0123456789ab") from None
+        except (OSError, ValueError) as error:  # ValueError: a path that no system accepts
+            raise InputError(f"cannot read spec.json in {path} ({error})") from None
+        spec = decode_json(data)
+        _check_format(spec, str(path / "spec.json"))
+        return cls(path, spec)
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What `create` was given. Raises RunError if inputs.json is gone or damaged."""
+        path = self.path / "inputs.json"
+        inputs = decode_json(bytes_of(path))
+        if not isinstance(inputs, dict):
+            raise RunError(f"{path} is damaged: remove the run folder and train it again")
+        return inputs
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Be the only writer for the length of a with block; the kernel ends it with the process.
+
+        Raises RunError, naming the holder, if another process (or this one) holds it. A process
+        forked inside the block shares the lock and keeps it until it ends.
+        """
+        path = self.path / "lock"
+        with writing(path, "open"):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            with writing(path, "lock"):
+                locked = _try_lock(descriptor)
+                for _ in range(10):  # `status` holds it for an instant: no reason to give up
+                    if locked:
+                        break
+                    time.sleep(0.01)
+                    locked = _try_lock(descriptor)
+            if not locked:
+                raise RunError(
+                    f"run {self.id} is being trained by {_holder(descriptor)}: "
+                    "wait for it, or choose another --runs folder"
+                )
+            with contextlib.suppress(OSError):  # only the text of an error message
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
+            for left in self.path.glob(".tmp-*"):  # by a killed writer: there is no other now
+                with contextlib.suppress(OSError):
+                    left.unlink()
+            yield
+        finally:
+            os.close(descriptor)
+
+    @property
+    def env(self) -> dict[str, Any]:
+        """{"sessions": [...]}, one for each start. Raises RunError if env.json is damaged."""
+        path = self.path / "env.json"
+        env = decode_json(bytes_of(path, b'{"sessions": []}'))
+        if not isinstance(env, dict) or not isinstance(env.get("sessions"), list):
+            raise RunError(f"{path} is damaged: move it away and go on")
+        return env
+
+    def record_session(self, session: dict[str, Any]) -> None:
+        """Add to env.json where and how the run is executed this time."""
+        sessions = [*self.env["sessions"], session]
+        write_atomically(self.path / "env.json", encode_json({"sessions": sessions}))
+
+    def append_metrics(self, record: dict[str, Any]) -> None:
+        """Add one line to metrics.jsonl. `record` needs a number "epoch" (InputError)."""
+        line = encode_json(record, indent=None)
+        if not _is_record(decode_json(line)):
+            raise InputError(f'a record of metrics needs a number "epoch": {line.decode().strip()}')
+        path = self.path / "metrics.jsonl"
+        with writing(path):
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
+            descriptor = os.open(path, flags, 0o666)
+            try:
+                size = os.lseek(descriptor, 0, os.SEEK_END)
+                if size == 0:
+                    sync_folder(self.path)
+                elif os.lseek(descriptor, -1, os.SEEK_END) and os.read(descriptor, 1) != b"\n":
+                    size = path.read_bytes().rfind(b"\n") + 1  # torn by a kill
+                    os.ftruncate(descriptor, size)
+                try:
+                    write_all(descriptor, line)
+                    os.fsync(descriptor)
+                except BaseException:
+                    with contextlib.suppress(OSError):
+                        os.ftruncate(descriptor, size)
+                    raise
+            finally:
+                os.close(descriptor)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All records, oldest first; a last line torn by a kill is left out.
+
+        Raises RunError, with file and line, for anything else that is no record.
+        """
+        return [record for _, record in self._metrics()]
+
+    def _metrics(self) -> list[tuple[bytes, dict[str, Any]]]:
+        path = self.path / "metrics.jsonl"
+        found = []
+        # A write ends with the newline, so what follows the last one was never finished.
+        for number, line in enumerate(bytes_of(path, b"").split(b"\n")[:-1], start=1):
+            record = decode_json(line)
+            if not _is_record(record):
+                raise RunError(f"{path}, line {number} is damaged: remove the line and go on")
+            found.append((line + b"\n", record))
+        return found
+
+    def truncate_metrics(self, epoch: int) -> None:
+        """Forget the records of later epochs, as a run that resumes after `epoch` needs it."""
+        path = self.path / "metrics.jsonl"
+        data = b"".join(line for line, record in self._metrics() if record["epoch"] <= epoch)
+        if data != bytes_of(path, b""):
+            write_atomically(path, data)
+
+    def save_checkpoint(self, epoch: int, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Save the state after `epoch` epochs: see `checkpoint.save`. The newest two are kept."""
+        checkpoint.save(self.path, self.id, epoch, tensors)
+
+    def load_checkpoint(self) -> tuple[Checkpoint | None, list[str]]:
+        """The newest good checkpoint, or None, and a line about each damaged one passed over."""
+        return checkpoint.load(self.path, self.id)
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """Finish the run: nothing is written after this. "status" must be ok or failed."""
+        if result.get("status") not in ("ok", "failed"):
+            raise InputError(
+                f'the "status" of a result is ok or failed, not {result.get("status")!r}'
+            )
+        write_atomically(self.path / "result.json", encode_json(result))
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """What `write_result` was given; None while there is none, or if it is damaged."""
+        result = decode_json(bytes_of(self.path / "result.json", b""))
+        good = isinstance(result, dict) and result.get("status") in ("ok", "failed")
+        return result if good else None
+
+    @property
+    def status(self) -> Status:
+        """How the run stands: its result, or else running while a process holds the lock."""
+        result = self.result
+        if result is not None:
+            return "ok" if result["status"] == "ok" else "failed"
+        return "running" if _is_locked(self.path / "lock") else "stopped"
+
+    @property
+    def epochs_done(self) -> int:
+        """Epochs behind the run: of its last checkpoint, or without any of its last record."""
+        found = checkpoint.candidates(self.path)
+        if found:
+            return found[0][0]
+        try:
+            return max((int(record["epoch"]) for record in self.metrics()), default=0)
+        except RunError:  # a list of runs should not stop at one damaged file
+            return 0
+
+    def remove(self) -> None:
+        """Delete the run. Raises RunError while a process trains it."""
+        path = self.path.resolve()
+        hidden = hidden_sibling(path)
+        with self.lock(), writing(self.path, "remove"):
+            path.replace(hidden)  # so that a kill leaves no half of a run
+        try:
+            shutil.rmtree(hidden)
+        except OSError as error:
+            reason = error.strerror or error
+            raise RunError(f"could not remove all of {hidden} ({reason}): remove it") from error
+
+
+def list_runs(root: Path) -> list[RunFolder]:
+    """All runs below `root`, oldest first; [] if there is no such folder. Skips everything else.
+
+    Raises InputError if `root` is a file or cannot be read.
+    """
+    try:
+        paths = [path for path in Path(root).iterdir() if not path.name.startswith(".")]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise InputError(f"{root} is no folder of runs ({error.strerror or error})") from None
+    found: list[tuple[int, str, RunFolder]] = []
+    for path in paths:
+        with contextlib.suppress(InputError, OSError):  # OSError: removed while we look
+            run = RunFolder.open(path)
+            found.append(((path / "spec.json").stat().st_mtime_ns, path.name, run))
+    return [run for *_, run in sorted(found, key=lambda each: each[:2])]
+
+
+def find_run(root: Path, id_prefix: str) -> RunFolder:
+    """The run whose id starts with `id_prefix`. Raises InputError unless there is exactly one."""
+    runs = {run.path.name: run for run in list_runs(root)}
+    if not runs:
+        raise InputError(f"there are no runs in {root}: choose another --runs folder")
+    if id_prefix in runs:
+        return runs[id_prefix]
+    found = [name for name in runs if name.startswith(id_prefix)]
+    if len(found) == 1 and id_prefix:
+        return runs[found[0]]
+    if not found:
+        # never all of them: there may be hundreds
+        near = difflib.get_close_matches(id_prefix, runs, n=3, cutoff=0.0)
+        raise InputError(f"no run '{id_prefix}' in {root}: the nearest are {', '.join(near)}")
+    more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+    names = ", ".join(sorted(found)[:5])
+    raise InputError(f"'{id_prefix}' could be {names}{more}: write more of the id")
+
+
+def _is_record(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("epoch"), int | float)
+
+
+def _check_format(spec: Any, where: str) -> None:
+    if not isinstance(spec, dict):
+        raise InputError(f"{where} is damaged (no JSON object): name another run folder")
+    number = spec.get("format")
+    if type(number) is int and number > FORMAT:
+        raise InputError(f"{where} has format {number}, this gammabeta reads {FORMAT}: upgrade it")
+    if number != FORMAT:
+        raise InputError(f"{where} has format {number!r}: only format {FORMAT} is a gammabeta run")
+
+
+def _try_lock(descriptor: int, shared: bool = False) -> bool:
+    """Lock an open file for this process; False if another one holds it. Raises OSError."""
+    try:
+        if sys.platform == "win32":
+            os.lseek(descriptor, 1 << 20, os.SEEK_SET)  # past the text, which others must read
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            os.lseek(descriptor, 0, os.SEEK_SET)
+        else:
+            kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:  # never locked, or not ours to read
+        return False
+    try:
+        return not _try_lock(descriptor, shared=True)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def _holder(descriptor: int) -> str:
+    with contextlib.suppress(OSError):
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        return os.read(descriptor, 300).decode(errors="replace") or "another process"
+    return "another process"

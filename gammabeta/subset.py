@@ -1,0 +1,280 @@
+"""Which parameters of a network train: a subset in words becomes a verdict for every tensor.
+
+`select` is pure: it looks at a module and returns a `Subset`. `Subset.apply` sets requires_grad in
+place (and attaches sparse entries for ``random:K``); nothing is wrapped and nothing renamed. The
+language is that of language.py; the roles that its parts select are those of roles.py.
+"""
+
+import hashlib
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from gammabeta import language, sparse
+from gammabeta.errors import InputError, RunError
+from gammabeta.roles import Role, find_output, has_statistics, linear_layers, roles
+from gammabeta.statistics import set_statistics_policy
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What happens to one tensor. `trained` of its `size` entries train.
+
+    verdict: "trained", "sparse" (some entries train), "frozen", or "drifts" (running statistics
+    that follow the data without being trained).
+    """
+
+    name: str
+    role: str
+    shape: tuple[int, ...]
+    size: int
+    trained: int
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Subset:
+    """The verdict on every tensor of one network; made by `select`."""
+
+    text: str  # canonical
+    table: tuple[Verdict, ...]
+    statistics: str
+    per_channel: int
+    seed: int
+
+    @property
+    def count(self) -> int:
+        """Number of values that train."""
+        return sum(row.trained for row in self.table)
+
+    @property
+    def total(self) -> int:
+        """Number of parameters of the network (running statistics are no parameters)."""
+        return sum(row.size for row in self.table if row.role != "statistics")
+
+    @property
+    def trained(self) -> dict[str, Verdict]:
+        """The rows of the tensors that train, wholly or in part, by name."""
+        return {row.name: row for row in self.table if row.trained}
+
+    def apply(self, module: nn.Module) -> dict[str, nn.Parameter]:
+        """Set requires_grad on every parameter of `module`, in place, and enforce the statistics
+        policy. Returns the trained leaves by parameter name: give their values to an optimiser.
+        The leaf of a sparse tensor is (C, K): K entries of each of its C channels."""
+        for entries in sparse.attached(module).values():
+            entries.detach()
+        parameters = dict(module.named_parameters())
+        rows = {row.name: row for row in self.table if row.role != "statistics"}
+        if parameters.keys() != rows.keys():
+            name = min(parameters.keys() ^ rows.keys())
+            raise InputError(f"this subset was selected on another network ('{name}' differs)")
+        leaves: dict[str, nn.Parameter] = {}
+        for name, parameter in parameters.items():
+            row = rows[name]
+            parameter.requires_grad_(row.verdict == "trained")
+            parameter.grad = None
+            if row.verdict == "trained":
+                leaves[name] = parameter
+            elif row.verdict == "sparse":
+                layer = _owner(module, name)
+                index = sparse.choose_entries(layer, name, self.per_channel, self.seed)
+                leaves[name] = sparse.SparseEntries(layer, index).leaf
+        set_statistics_policy(module, self.statistics)
+        return leaves
+
+    def extract(self, module: nn.Module) -> dict[str, Tensor]:
+        """Copies of the trained values of an applied subset, by parameter name."""
+        return {name: leaf.detach().clone() for name, leaf in self._leaves(module).items()}
+
+    @torch.no_grad()
+    def restore(self, module: nn.Module, values: Mapping[str, Tensor]) -> None:
+        """Put values that `extract` returned into a module to which this subset is applied."""
+        leaves = self._leaves(module)
+        if leaves.keys() != values.keys():
+            name = min(leaves.keys() ^ values.keys())
+            raise InputError(f"these values are of another subset: '{name}' is in only one of them")
+        for name, leaf in leaves.items():
+            if leaf.shape != values[name].shape:
+                shapes = f"{tuple(values[name].shape)}, not {tuple(leaf.shape)}"
+                raise InputError(
+                    f"these values are of another network: '{name}' has shape {shapes}"
+                )
+            leaf.copy_(values[name])
+
+    def state(self, module: nn.Module) -> dict[str, Tensor]:
+        """All that training changed in a module: "trained/NAME" and "statistics/NAME", copied."""
+        trained = {f"trained/{name}": value for name, value in self.extract(module).items()}
+        drifted = {f"statistics/{name}": value for name, value in statistics(module).items()}
+        return trained | drifted
+
+    @torch.no_grad()
+    def load_state(self, module: nn.Module, state: Mapping[str, Tensor]) -> None:
+        """The inverse of `state`, for a module to which this subset is applied."""
+        self.restore(module, under(state, "trained/"))
+        buffers = dict(module.named_buffers())
+        for name, value in under(state, "statistics/").items():
+            buffers[name].copy_(value)
+
+    def _leaves(self, module: nn.Module) -> dict[str, nn.Parameter]:
+        entries = sparse.attached(module)
+        parameters = dict(module.named_parameters())
+        leaves = {}
+        for row in self.trained.values():
+            if row.verdict == "sparse" and row.name not in entries:
+                raise InputError("this subset is not applied to the module: call apply first")
+            leaves[row.name] = (
+                entries[row.name].leaf if row.verdict == "sparse" else parameters[row.name]
+            )
+        return leaves
+
+
+def select(
+    module: nn.Module,
+    text: str,
+    *,
+    seed: int = 0,
+    output: str | None = None,
+    statistics: str = "track",
+) -> Subset:
+    """The subset `text` (see language.py) of any network. Changes nothing.
+
+    seed: of the entries of ``random:K``. output: name of the classifier, where its place does not
+    tell. statistics: policy for running statistics (see statistics.py). Raises InputError for a
+    part that selects nothing, and says what the network has.
+    """
+    expression = language.parse(text)
+    tensors = roles(module, output)
+    chosen: set[str] = set()
+    for part in expression.plus:
+        chosen |= _part(module, tensors, part, output)
+    removed: set[str] = set()
+    for part in expression.minus:
+        removed |= _part(module, tensors, part, output)
+    table, capped = [], []
+    for tensor in tensors:
+        trained = tensor.size if tensor.name in chosen - removed else 0
+        verdict = "trained" if trained else "frozen"
+        if expression.per_channel and not trained and tensor.name not in removed:
+            layer = _convolution(module, tensor.name)
+            if layer is not None:
+                trained = sparse.entry_count(layer, expression.per_channel)
+                verdict = "trained" if trained == tensor.size else "sparse"
+                if expression.per_channel > sparse.filter_size(layer):
+                    capped.append(f"{tensor.name} ({sparse.filter_size(layer)})")
+        row = Verdict(tensor.name, tensor.role, tensor.shape, tensor.size, trained, verdict)
+        table.append(row)
+    if capped:
+        more = f" and {len(capped) - 3} others" if len(capped) > 3 else ""
+        warnings.warn(
+            f"random:{expression.per_channel} is more than a filter has and trains all of it in "
+            f"{', '.join(capped[:3])}{more}",
+            stacklevel=2,
+        )
+    if not any(row.trained for row in table) and expression != language.parse("none"):
+        raise InputError(f"'{text}' selects nothing here; {_what_there_is(tensors)}")
+    table += _statistics_rows(module, statistics)
+    return Subset(str(expression), tuple(table), statistics, expression.per_channel, seed)
+
+
+def _part(module: nn.Module, tensors: list[Role], part: str, output: str | None) -> set[str]:
+    """Names of the tensors that one part selects."""
+    if part.startswith("name:"):
+        pattern = re.compile(part.removeprefix("name:"))
+        found = {tensor.name for tensor in tensors if pattern.fullmatch(tensor.name)}
+    elif part == "output":
+        found = {tensor.name for tensor in tensors if tensor.role == "output"}
+        if not found and find_output(module, output) is None:
+            raise InputError(
+                "cannot tell which module is the classifier: name it, as in "
+                f"select(module, 'output', output='head'), or write name:REGEX; "
+                f"{linear_layers(module)}"
+            )
+    elif part == "bias":  # a classifier's bias is one too
+        found = {tensor.name for tensor in tensors if _is_bias(tensor)}
+    else:
+        wanted = {"all": None, "bn": ("gamma", "beta")}.get(part, (part,))
+        found = {tensor.name for tensor in tensors if wanted is None or tensor.role in wanted}
+    if not found:
+        raise InputError(f"'{part}' selects nothing here; {_what_there_is(tensors)}")
+    return found
+
+
+def _is_bias(tensor: Role) -> bool:
+    last = tensor.name.rsplit(".", 1)[-1]
+    return tensor.role == "bias" or (tensor.role == "output" and last == "bias")
+
+
+def _what_there_is(tensors: list[Role]) -> str:
+    sizes: dict[str, int] = {}
+    for tensor in tensors:
+        sizes[tensor.role] = sizes.get(tensor.role, 0) + tensor.size
+    listed = ", ".join(f"{role} ({size:,})" for role, size in sorted(sizes.items()))
+    names = ", ".join(tensor.name for tensor in tensors[:3])
+    return f"the network has: {listed or 'no parameters'}; names such as {names}"
+
+
+def _owner(module: nn.Module, name: str) -> _ConvNd:
+    layer = module.get_submodule(name.rpartition(".")[0])
+    assert isinstance(layer, _ConvNd)
+    return layer
+
+
+def _convolution(module: nn.Module, name: str) -> _ConvNd | None:
+    """The convolution whose weight is called `name`, if it is one."""
+    owner, _, last = name.rpartition(".")
+    layer = module.get_submodule(owner)
+    return layer if last == "weight" and isinstance(layer, _ConvNd) else None
+
+
+def _statistics_rows(module: nn.Module, policy: str) -> list[Verdict]:
+    verdict = "drifts" if policy == "track" else "frozen"
+    rows = []
+    for module_name, layer in module.named_modules():
+        if not has_statistics(layer):
+            continue
+        for name, buffer in layer._buffers.items():
+            if buffer is not None:
+                full = f"{module_name}.{name}" if module_name else name
+                shape = tuple(buffer.shape)
+                rows.append(Verdict(full, "statistics", shape, buffer.numel(), 0, verdict))
+    return rows
+
+
+def statistics(module: nn.Module) -> dict[str, Tensor]:
+    """Copies of all running statistics (mean, variance, batch count) by buffer name."""
+    buffers = dict(module.named_buffers())
+    return {
+        row.name: buffers[row.name].detach().clone() for row in _statistics_rows(module, "track")
+    }
+
+
+def under(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The entries of a state whose key starts with `prefix`, by the rest of the key."""
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+
+
+def fingerprint(module: nn.Module) -> dict[str, str]:
+    """Parameter name -> the first 16 hex digits of the sha256 of its type, shape and values."""
+    marks = {}
+    for name, parameter in module.named_parameters():
+        values = parameter.detach().cpu().contiguous()
+        head = f"{values.dtype} {tuple(values.shape)} ".encode()
+        raw = values.flatten().view(torch.uint8).numpy()
+        marks[name] = hashlib.sha256(head + raw.tobytes()).hexdigest()[:16]
+    return marks
+
+
+def check_fingerprint(module: nn.Module, expected: Mapping[str, str]) -> None:
+    """Raise RunError with the name of the first tensor that is not what it was."""
+    found = fingerprint(module)
+    for name in sorted(found.keys() | expected.keys()):
+        if found.get(name) != expected.get(name):
+            raise RunError(
+                f"'{name}' was rebuilt from the seed with other values than the run began with: "
+                "use the gammabeta and numpy versions noted in its env.json"
+            )

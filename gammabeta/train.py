@@ -1,0 +1,88 @@
+"""The training loop: pure, no printing, no paths. It yields what happened; run.py writes it."""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from gammabeta.data.augment import epoch_plan
+from gammabeta.engine.eager import EagerEngine
+from gammabeta.errors import RunError
+from gammabeta.gammas import small_gammas
+from gammabeta.schedule import learning_rate_factor
+from gammabeta.spec import RunSpec
+
+
+@dataclass(frozen=True)
+class Step:
+    """A training step has been taken. `done` of `total` steps of the whole run are behind us."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """An epoch is over and evaluated. `record` is its line of metrics.jsonl."""
+
+    record: dict[str, Any]
+
+
+def train_epochs(engine: EagerEngine, spec: RunSpec, first_epoch: int) -> Iterator[Step | Epoch]:
+    """Train epochs first_epoch+1 .. spec.epochs and evaluate after each.
+
+    Losses are means over images; seconds are of training alone, evaluation is timed apart.
+    Raises RunError when the loss is no longer finite.
+    """
+    count = len(engine.data.train.labels)
+    steps_per_epoch = math.ceil(count / spec.batch_size)
+    for epoch in range(first_epoch, spec.epochs):
+        started = time.perf_counter()
+        engine.begin_epoch(
+            epoch_plan(spec.seed, epoch, count, crop_padding=spec.crop_padding, flip=spec.flip)
+        )
+        for index in range(steps_per_epoch):
+            done = epoch * steps_per_epoch + index
+            start = index * spec.batch_size
+            factor = learning_rate_factor(spec, done, steps_per_epoch)
+            engine.step(start, min(start + spec.batch_size, count), factor)
+            yield Step(done + 1, spec.epochs * steps_per_epoch)
+        loss, accuracy = engine.totals()
+        trained_for = time.perf_counter() - started
+        if not math.isfinite(loss):
+            raise RunError(
+                f"the training loss became {loss} in epoch {epoch + 1}: try a smaller --lr, a "
+                "--warmup-epochs, or --precision fp32"
+            )
+        started = time.perf_counter()
+        evaluation = engine.evaluate()
+        yield Epoch(
+            {
+                "epoch": epoch + 1,
+                "step": (epoch + 1) * steps_per_epoch,
+                "lr": spec.lr * factor,
+                "train_loss": loss,
+                "train_accuracy": accuracy,
+                **evaluation,
+                "small_gammas": small_gammas(engine.model),
+                "seconds": round(trained_for, 3),
+                "evaluation_seconds": round(time.perf_counter() - started, 3),
+            }
+        )
+
+
+def seconds_per_step(engine: EagerEngine, spec: RunSpec) -> float:
+    """Wall time of a training step: the fastest of three, which are then taken back exactly."""
+    before = engine.state()
+    count = len(engine.data.train.labels)
+    plan = epoch_plan(spec.seed, 0, count, crop_padding=spec.crop_padding, flip=spec.flip)
+    engine.begin_epoch(plan)
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        engine.step(0, spec.batch_size, 1.0)
+        engine.totals()
+        times.append(time.perf_counter() - started)
+    engine.load(before)
+    return min(times)
