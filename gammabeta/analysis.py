@@ -6,6 +6,7 @@ that failed or are still going get a row like any other; they only never enter a
 
 import json
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from gammabeta.errors import InputError, RunError
+from gammabeta.spec import RunSpec
 from gammabeta.store import RunFolder
 
 SMALL = 0.01  # the paper's definition: a feature is switched off when |gamma| < 0.01
@@ -222,6 +224,63 @@ def sections(runs: Iterable[RunFolder]) -> list[Section]:
         folders = tuple(run for run, row in pairs if row.status != DAMAGED)
         found.append(Section(data, model, json.loads(recipe), folders, rows, groups))
     return sorted(found, key=lambda section: -sum(group.n for group in section.groups))
+
+
+def compared(done: Sequence[GroupRow]) -> tuple[GroupRow, list[GroupRow]]:
+    """What a reader wants to hold beside each other, of groups that have an accuracy: bn (or what
+    comes nearest to it), and its rivals: the random weights nearest in number, and everything."""
+    names = {group.trainable: group for group in done}
+    with_bn = [group for group in done if group.trainable.startswith("bn")]
+    main = names.get("bn") or (with_bn or done)[0]
+    random = [group for group in done if re.fullmatch(r"random:\d+", group.trainable)]
+    random.sort(key=lambda group: abs((group.trained or 0) - (main.trained or 0)))
+    rivals = [*random[:1], *([names["all"]] if "all" in names else [])]
+    return main, [group for group in rivals if group is not main]
+
+
+def is_above(group: GroupRow, other: GroupRow) -> bool:
+    """Whether the worst seed of one is better than the best seed of the other."""
+    ours, theirs = group.test_accuracy, other.test_accuracy
+    return ours is not None and theirs is not None and ours.low > theirs.high
+
+
+def is_paper_recipe(section: Section) -> bool:
+    """Whether the runs follow the paper's CIFAR-10 recipe in every field and on all its images."""
+    paper = RunSpec(model=section.model, data="cifar10").to_dict()
+    same = all(paper.get(key) == value for key, value in section.recipe.items())
+    whole = all(
+        (run.inputs["data"]["train"], run.inputs["data"]["test"]) == (50_000, 10_000)
+        for run in section.runs
+    )
+    return section.data == "cifar10" and same and whole
+
+
+def headings(parts: Sequence[Section]) -> list[str]:
+    """A name for each section: model, data, epochs, and what else differs from sections of the same
+    model and data."""
+    found = []
+    for part in parts:
+        twins = [each for each in parts if (each.data, each.model) == (part.data, part.model)]
+        other = [
+            f"{key.replace('_', ' ')} {plain(part.recipe[key])}"
+            for key in part.recipe
+            if key != "epochs" and any(each.recipe.get(key) != part.recipe[key] for each in twins)
+        ]
+        epochs = part.recipe["epochs"]
+        count = f"{epochs} epoch{'s' if epochs != 1 else ''}"
+        found.append(", ".join([f"{part.model} on {part.data}", count, *other]))
+    return found
+
+
+def plain(value: Any) -> str:
+    """A value of a recipe as a reader would write it."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={plain(each)}" for key, each in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(map(plain, value)) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _row(run: RunFolder) -> RunRow:

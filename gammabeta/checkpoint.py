@@ -122,8 +122,8 @@ def make_folder(path: Path, files: Mapping[str, bytes]) -> None:
         temporary.replace(path)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            for folder in made:
+        for folder in made:
+            with contextlib.suppress(OSError):  # not made yet, or another process uses it already
                 folder.rmdir()
         if not isinstance(error, OSError) or not path.exists():
             raise

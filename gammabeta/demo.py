@@ -23,5 +23,5 @@ def demo_specs() -> list[RunSpec]:
 
 
 def _fast_precision() -> str:
-    """bf16 where the processor computes in it (twice as fast), else fp32 (emulated bf16 is slow)."""
+    """bf16 where the processor computes in it (twice as fast), else fp32 (emulation is slow)."""
     return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"

@@ -37,6 +37,7 @@ class TrainDisplay:
         self.bar: Progress | None = None
         self.record: dict[str, Any] = {}
         self.began = self.printed = time.perf_counter()
+        self.work_began = False
         self.skipped = 0.0  # share of all the work that was there already
 
     def __enter__(self) -> "TrainDisplay":
@@ -64,8 +65,8 @@ class TrainDisplay:
         for note in event.notes:
             self.console.print(f"note: {note}")
         start = (self.index + event.epoch / event.run.spec.epochs) / self._runs
-        if self.index <= 0 or start > self.skipped and not self.bar:
-            self.skipped, self.began = start, time.perf_counter()
+        if not self.work_began:
+            self.work_began, self.skipped, self.began = True, start, time.perf_counter()
         if self.console.is_terminal and self.bar is None:
             self.bar = Progress(
                 TextColumn("{task.description}"),
@@ -77,7 +78,8 @@ class TrainDisplay:
                 transient=True,
             )
             self.bar.start()
-            self.bar.add_task("training", total=1.0, completed=start)
+            self.bar.add_task("training", total=1.0)
+            self.bar.update(TaskID(0), completed=start)
 
     def _step(self, event: Step) -> None:
         share = (self.index + event.done / event.total) / self._runs

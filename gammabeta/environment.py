@@ -1,4 +1,4 @@
-"""Where a run was executed: versions, hardware, threads, commit. Recorded beside it, never hashed."""
+"""Where a run was executed: versions, hardware, threads, commit. Recorded, never hashed."""
 
 import os
 import platform

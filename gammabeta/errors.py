@@ -23,8 +23,8 @@ class RunError(GammabetaError, RuntimeError):
 
 def suggest(word: str, known: Iterable[str], count: int = 3) -> str:
     """What to write instead of `word`: its nearest known words, or all of them if none is near."""
-    known = sorted(known)
-    near = difflib.get_close_matches(word, known, n=count, cutoff=0.6)
+    spelled = {each.casefold(): each for each in sorted(known)}
+    near = difflib.get_close_matches(word.casefold(), spelled, n=count, cutoff=0.5)
     if near:
-        return "did you mean " + " or ".join(near) + "?"
-    return "known: " + ", ".join(known)
+        return "did you mean " + " or ".join(spelled[each] for each in near) + "?"
+    return "known: " + ", ".join(spelled.values())

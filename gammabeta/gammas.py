@@ -11,9 +11,9 @@ SMALL = 0.01  # |gamma| below this is called a switched-off feature (paper, sect
 def gammas(module: nn.Module) -> dict[str, Tensor]:
     """Parameter name -> gamma (C,), for every normalisation layer that has one."""
     return {
-        f"{name}.weight" if name else "weight": layer._parameters["weight"].detach()  # type: ignore[union-attr]
+        f"{name}.weight" if name else "weight": gamma.detach()
         for name, layer in module.named_modules()
-        if is_norm(layer) and layer._parameters.get("weight") is not None
+        if is_norm(layer) and (gamma := layer._parameters.get("weight")) is not None
     }
 
 

@@ -4,8 +4,8 @@ Every sentence is composed from the runs at hand, and the same runs give the sam
 assembly are here, looks in report.html.jinja, pictures in figures.py, numbers in analysis.py.
 """
 
+import contextlib
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,13 +24,17 @@ from gammabeta.analysis import (
     GroupRow,
     RunRow,
     Section,
+    compared,
     curves,
     gamma_pools,
+    headings,
+    is_above,
+    is_paper_recipe,
+    plain,
     sections,
     small_share,
 )
 from gammabeta.errors import InputError, RunError
-from gammabeta.spec import RunSpec
 from gammabeta.store import RunFolder, list_runs
 
 Published = Mapping[tuple[str, str], float]
@@ -83,15 +87,15 @@ def write_report(
     out = Path(out)
     if out.is_dir():
         raise InputError(f"{out} is a folder: name a file, for example {out / 'report.html'}")
-    if not out.parent.is_dir():
-        raise InputError(f"{out.parent} is no folder: make it first, or write the page elsewhere")
     text = report_html(found, title, published)
     temporary = out.with_name(f".tmp-{out.name}-{os.getpid()}")
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(out)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise RunError(f"could not write {out} ({error.strerror or error})") from error
 
 
@@ -107,7 +111,7 @@ def report_html(runs: Sequence[RunFolder], title: str, published: Published | No
     environment.filters.update(percent=percent, share=share, seconds=seconds)
     views = [
         _view(part, f"part-{number}", heading, published or {})
-        for number, (part, heading) in enumerate(zip(parts, _headings(parts), strict=True), start=1)
+        for number, (part, heading) in enumerate(zip(parts, headings(parts), strict=True), start=1)
     ]
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     return template.render(title=title, parts=views, count=len(runs))
@@ -120,7 +124,7 @@ def answer(section: Section) -> str:
         states = Counter(row.status for row in section.rows)
         told = ", ".join(f"{count} {status}" for status, count in sorted(states.items()))
         return f"No run of {section.model} on {section.data} has finished yet: {told}."
-    main, rivals = _compared(done)
+    main, rivals = compared(done)
     action = _ACTIONS.get(main.trainable, f"Training only the subset {main.trainable}")
     text = f"{action} of {section.model}" if action.startswith("Training only") else action
     if main.trained is not None and main.total and main.share is not None:
@@ -155,17 +159,6 @@ def seconds(value: float | None) -> str:
     return NOTHING if value is None else f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
 
 
-def _compared(done: Sequence[GroupRow]) -> tuple[GroupRow, list[GroupRow]]:
-    """The subset the sentence is about, and what to hold beside it: random weights, everything."""
-    names = {group.trainable: group for group in done}
-    with_bn = [group for group in done if group.trainable.startswith("bn")]
-    main = names.get("bn") or (with_bn or done)[0]
-    random = [group for group in done if re.fullmatch(r"random:\d+", group.trainable)]
-    random.sort(key=lambda group: abs((group.trained or 0) - (main.trained or 0)))
-    rivals = [*random[:1], *([names["all"]] if "all" in names else [])]
-    return main, [group for group in rivals if group is not main]
-
-
 def _accuracy(group: GroupRow) -> str:
     return percent(group.test_accuracy.mean if group.test_accuracy else None)
 
@@ -192,42 +185,6 @@ def _test_images(section: Section) -> str:
     return f"{count:,} {noun}" if count else noun
 
 
-def _headings(parts: Sequence[Section]) -> list[str]:
-    """model on data, epochs; and what else differs, where two sections share model and data."""
-    found = []
-    for part in parts:
-        twins = [each for each in parts if (each.data, each.model) == (part.data, part.model)]
-        other = [
-            f"{key.replace('_', ' ')} {_plain(part.recipe[key])}"
-            for key in part.recipe
-            if key != "epochs" and any(each.recipe.get(key) != part.recipe[key] for each in twins)
-        ]
-        epochs = part.recipe["epochs"]
-        count = f"{epochs} epoch{'s' if epochs != 1 else ''}"
-        found.append(", ".join([f"{part.model} on {part.data}", count, *other]))
-    return found
-
-
-def _plain(value: Any) -> str:
-    """A value of a recipe as a reader would write it."""
-    if isinstance(value, dict):
-        return ", ".join(f"{key}={_plain(each)}" for key, each in value.items()) or "none"
-    if isinstance(value, list):
-        return ", ".join(map(_plain, value)) or "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def is_paper_recipe(section: Section) -> bool:
-    """Whether the runs follow the paper's CIFAR-10 recipe in every field and on all its images."""
-    paper = RunSpec(model=section.model, data="cifar10").to_dict()
-    same = all(paper.get(key) == value for key, value in section.recipe.items())
-    data = _data(section)
-    whole = (data.get("train"), data.get("test")) == (50_000, 10_000)
-    return section.data == "cifar10" and same and whole
-
-
 def _view(section: Section, id: str, heading: str, published: Published) -> dict[str, Any]:
     """All that the template shows of one section."""
     paper = {
@@ -251,7 +208,7 @@ def _view(section: Section, id: str, heading: str, published: Published) -> dict
         "rows": rows,
         "unfinished": [(row, _reason(row)) for row in rows if row.status != "ok"],
         "sources": _sources(section),
-        "recipe": [(key.replace("_", " "), _plain(each)) for key, each in section.recipe.items()],
+        "recipe": [(key.replace("_", " "), plain(each)) for key, each in section.recipe.items()],
     }
 
 
@@ -323,7 +280,7 @@ def _caption_curves(section: Section, drawn: Sequence[Curve], chance: float | No
         text += " Lines marked unfinished are of runs that have not ended."
     done = [group for group in section.groups if group.test_accuracy]
     if done:
-        main, rivals = _compared(done)
+        main, rivals = compared(done)
         beside = " and ".join(_beside(main, rival) for rival in rivals)
         text += f" After the last epoch {main.trainable} is at {_accuracy(main)}"
         text += f", {beside}." if beside else "."
@@ -343,18 +300,12 @@ def _caption_bars(done: Sequence[GroupRow], chance: float | None) -> str:
     text = "Test accuracy after the last epoch (not the best one), the smallest subset on top."
     if any(group.n > 1 for group in done):
         text += " Bars are means over seeds, whiskers reach from the lowest to the highest seed."
-    main, rivals = _compared(done)
+    main, rivals = compared(done)
     for rival in rivals:
-        if rival.trained == main.trained and _is_above(main, rival):
+        if rival.trained == main.trained and is_above(main, rival):
             text += f" {main.trainable} and {rival.trainable} train {main.trained:,} values each,"
             text += f" yet every seed of {main.trainable} is above every seed of {rival.trainable}."
     return text + _dotted(chance)
-
-
-def _is_above(group: GroupRow, other: GroupRow) -> bool:
-    """Whether the worst seed of one is better than the best seed of the other."""
-    ours, theirs = group.test_accuracy, other.test_accuracy
-    return ours is not None and theirs is not None and ours.low > theirs.high
 
 
 def _dotted(chance: float | None) -> str:
@@ -387,7 +338,7 @@ def _caption_small(pools: Sequence[GammaPool], uniform: bool) -> str:
 def _sources(section: Section) -> list[tuple[str, list[str]]]:
     """Where the numbers come from: (what, lines)."""
     inputs = [run.inputs["data"] for run in section.runs]
-    sessions = [session for run in section.runs for session in run.sessions]
+    sessions = [session for run in section.runs for session in _sessions(run)]
     marks = sorted({data["sha256"] for data in inputs})
     lines = sorted(
         {
@@ -418,6 +369,15 @@ def _sources(section: Section) -> list[tuple[str, list[str]]]:
         total = f"{seconds(sum(times))} seconds of training, evaluation left out"
         found.append(("Time", [f"{total}, in {len(times)} finished runs"]))
     return [(what, each) for what, each in found if each]
+
+
+def _sessions(run: RunFolder) -> list[dict[str, Any]]:
+    """Nothing for a damaged env.json: the numbers of the run are good without it."""
+    try:
+        sessions: list[dict[str, Any]] = run.env["sessions"]
+    except RunError:
+        return []
+    return sessions
 
 
 def _software(session: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ BatchNormAct2d), or a look-alike: it owns one-dimensional `weight` and perhaps `
 else, and has running statistics or an epsilon (RMSNorm as transformers write it).
 """
 
+import math
 from dataclasses import dataclass
 
 from torch import nn
@@ -32,10 +33,7 @@ class Role:
 
     @property
     def size(self) -> int:
-        size = 1
-        for extent in self.shape:
-            size *= extent
-        return size
+        return math.prod(self.shape)
 
 
 def is_norm(module: nn.Module) -> bool:
@@ -113,8 +111,9 @@ def find_output(module: nn.Module, output: str | None = None) -> str | None:
             raise InputError(f"no module is named '{output}'; {linear_layers(module)}")
         return output
     get_classifier = getattr(module, "get_classifier", None)
-    if callable(get_classifier) and id(get_classifier()) in names:
-        return names[id(get_classifier())]
+    if callable(get_classifier):
+        if (name := names.get(id(get_classifier()))) is not None:
+            return name or None
     last = None
     for child in module.modules():
         if any(parameter is not None for parameter in child._parameters.values()):

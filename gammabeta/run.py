@@ -3,6 +3,7 @@
 The same spec again resumes a stopped run, retries a failed one and does nothing for a finished one.
 """
 
+import contextlib
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -137,7 +138,7 @@ def train(
 
 
 def load_data(spec: RunSpec, data_dir: str | Path | None = None) -> Dataset:
-    """The data of a spec, with its subsample and random labels; checks the batch size against it."""
+    """The data of a spec, with its subsample and random labels; checks the batch size."""
     data = load_dataset(spec.data, data_dir)
     if spec.subsample is not None:
         data = subsample(data, spec.subsample)
@@ -248,7 +249,5 @@ def _write_failure(folder: RunFolder, error: Exception) -> None:
     failure = {"status": "failed", "error": f"{error}" or type(error).__name__}
     if not isinstance(error, GammabetaError):
         failure["traceback"] = traceback.format_exc()
-    try:
+    with contextlib.suppress(RunError):  # a full disk, say: `error` is what the user must see
         folder.write_result(failure)
-    except RunError:
-        pass  # the disk is full, say: the error itself is what the user must see

@@ -49,8 +49,8 @@ class SparseEntries:
         self._handles = [
             module.register_forward_pre_hook(self._substitute),
             module.register_forward_hook(self._restore, always_call=True),
-            module.register_state_dict_pre_hook(lambda *_: self.write()),
-            module.register_load_state_dict_post_hook(lambda *_: self.read()),
+            module.register_state_dict_pre_hook(lambda *_: self.write()),  # type: ignore[no-untyped-call]
+            module.register_load_state_dict_post_hook(lambda *_: self.read()),  # type: ignore[no-untyped-call]
         ]
         module.__dict__["_gammabeta_sparse"] = self
 

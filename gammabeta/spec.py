@@ -1,4 +1,4 @@
-"""RunSpec: what one run IS. Checked when made, one canonical JSON, and its sha256 is the run's name.
+"""RunSpec: what one run IS. Checked when made; the sha256 of its canonical JSON is its name.
 
 Only the science is here (network, data, subset, initialisers, optimiser, schedule, seed,
 precision). How it is executed (engine, device, folders) is recorded beside a run, never hashed.

@@ -5,12 +5,10 @@
     batch    normalise by the batch, in evaluation too; the running statistics never change
 
 A policy is enforced at every forward pass by hooks, so `model.train()` and `model.eval()` cannot
-undo it, and no attribute of a layer is changed between passes.
+undo it; between passes every layer is as it was.
 """
 
-from typing import Any
-
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from gammabeta.errors import InputError, suggest
@@ -34,22 +32,19 @@ def set_statistics_policy(module: nn.Module, policy: str) -> int:
 
 
 def _enforce(layer: nn.Module, policy: str) -> list[RemovableHandle]:
-    forced: dict[str, Any] = (
-        {"training": False}
-        if policy == "frozen"
-        else {"training": True, "track_running_stats": False}
-    )
-    kept: list[dict[str, Any]] = []
+    kept: list[tuple[bool, dict[str, Tensor | None]]] = []
 
     def before(module: nn.Module, _: object) -> None:
-        kept.append({name: getattr(module, name) for name in forced if hasattr(module, name)})
-        for name in kept[-1]:
-            setattr(module, name, forced[name])
+        kept.append((module.training, dict(module._buffers)))
+        module.training = policy == "batch"
+        if policy == "batch":  # what the pass writes goes into copies that nobody reads
+            for name, buffer in kept[-1][1].items():
+                module._buffers[name] = None if buffer is None else buffer.clone()
 
     def after(module: nn.Module, *_: object) -> None:
         if kept:
-            for name, value in kept.pop().items():
-                setattr(module, name, value)
+            module.training, buffers = kept.pop()
+            module._buffers.update(buffers)
 
     return [
         layer.register_forward_pre_hook(before),

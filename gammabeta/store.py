@@ -193,9 +193,11 @@ class RunFolder:
                 size = os.lseek(descriptor, 0, os.SEEK_END)
                 if size == 0:
                     sync_folder(self.path)
-                elif os.lseek(descriptor, -1, os.SEEK_END) and os.read(descriptor, 1) != b"\n":
-                    size = path.read_bytes().rfind(b"\n") + 1  # torn by a kill
-                    os.ftruncate(descriptor, size)
+                else:
+                    os.lseek(descriptor, -1, os.SEEK_END)
+                    if os.read(descriptor, 1) != b"\n":  # torn by a kill
+                        size = path.read_bytes().rfind(b"\n") + 1
+                        os.ftruncate(descriptor, size)
                 try:
                     write_all(descriptor, line)
                     os.fsync(descriptor)

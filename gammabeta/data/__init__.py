@@ -22,9 +22,10 @@ _SHIPPED: dict[str, Callable[[], Dataset]] = {"digits": load_digits, "synthetic"
 def load_dataset(name: str, data_dir: str | Path | None = None) -> Dataset:
     """Read one of `spec.DATA_SETS`.
 
-    data_dir: the folder to look in for CIFAR (subfolders too); by default that of the environment
-    variable GAMMABETA_DATA, and without it the cache folder, into which CIFAR is then downloaded.
-    `digits` and `synthetic` need no folder. Raises InputError with what to put where.
+    data_dir: the folder to look in for CIFAR (subfolders too). By default that of the environment
+    variable GAMMABETA_DATA, and without it the cache folder; only in these two cases is a CIFAR
+    that is not there downloaded (never with GAMMABETA_OFFLINE=1). `digits` and
+    `synthetic` need no folder. Raises InputError with what to put where.
     """
     if name not in DATA_SETS:
         raise InputError(f"unknown data set {name!r}: {suggest(str(name), DATA_SETS)}")

@@ -3,6 +3,7 @@
 An archive is read from start to end in memory; nothing is ever extracted to disk.
 """
 
+import gzip
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -94,15 +95,13 @@ def read_archive(layout: Layout, path: Path) -> Dataset:
     """The batches inside a .tar.gz. Raises InputError, naming archive and member, for a bad one."""
     splits: dict[str, Split] = {}
     for name, content in _members(layout, path):
-        splits.setdefault(name, _read_batch(layout, content, f"{name} in {path}"))
-        if len(splits) == len(layout.files):
-            break
+        splits[name] = _read_batch(layout, content, f"{name} in {path}")
     return _join(layout, splits, path, f"{layout.title} in {path.name}")
 
 
 def _members(layout: Layout, path: Path) -> Iterator[tuple[str, bytes]]:
     try:
-        with tarfile.open(path, "r:gz") as archive:
+        with gzip.open(path) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
             for member in archive:
                 name = PurePosixPath(member.name).name
                 # Links are left out: only what is stored here is read.
@@ -112,6 +111,8 @@ def _members(layout: Layout, path: Path) -> Iterator[tuple[str, bytes]]:
                 file = archive.extractfile(member)
                 content = file.read() if file is not None else b""
                 yield name, content
+            while stream.read(1 << 20):  # gzip compares its checksum at the very end only
+                pass
     except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError) as error:
         if isinstance(error, InputError):
             raise

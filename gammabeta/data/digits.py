@@ -99,7 +99,9 @@ def _checksum(arrays: dict[str, np.ndarray]) -> np.ndarray:
 def _read_cache() -> dict[str, np.ndarray] | None:
     """The cached split, or None where it is missing or not exactly what was written."""
     try:
-        with np.load(cache_folder() / _CACHE_NAME, allow_pickle=False) as file:
+        # Through memory, because np.load leaves the file open when the zip is broken.
+        content = io.BytesIO((cache_folder() / _CACHE_NAME).read_bytes())
+        with np.load(content, allow_pickle=False) as file:
             arrays = {key: file[key] for key in _KEYS}
             return arrays if np.array_equal(file["sha256"], _checksum(arrays)) else None
     except Exception:  # a damaged zip fails in many ways, and every one means: parse again

@@ -40,7 +40,8 @@ def check_schema(path: Path, name: str) -> tuple[str, str]:
         schema = pq.read_schema(path)
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(path, error) from None
-    columns = set(schema.names)
+    # A name that occurs twice names nothing.
+    columns = {column for column in schema.names if schema.names.count(column) == 1}
     if name == "cifar10" and "fine_label" in columns:
         raise InputError(f"{path} has fine labels, so it is CIFAR-100: write cifar100")
     wanted = {
@@ -51,9 +52,9 @@ def check_schema(path: Path, name: str) -> tuple[str, str]:
     for kind, known in wanted.items():
         here = [column for column in known if column in columns]
         if not here:
+            shown = " ".join(", ".join(schema.names[:20]).split()) or "none"
             raise InputError(
-                f"{path} has no {kind} column (its columns: {', '.join(schema.names) or 'none'}): "
-                f"name it {' or '.join(known)}"
+                f"{path} has no {kind} column (its columns: {shown}): name it {' or '.join(known)}"
             )
         found[kind] = here[0]
     _check_types(path, schema, found["image"], found["label"])

@@ -23,9 +23,9 @@ _LITERALS = frozenset((*_NUMBERS, *_BYTES, *_TEXTS))
 _PYTHON_2_STRINGS = frozenset(("STRING", "BINSTRING", "SHORT_BINSTRING"))
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-# A batch of 50,000 images has some 300,000. Every opcode makes one object at most and copies none,
-# so this bounds the memory that a file made to fill it can take.
-_MOST_OPCODES = 4_000_000
+# The largest batch, CIFAR-100's 50,000 images, has some 250,000. An opcode makes one object at most
+# and copies none, so this bounds the memory that a file made to fill it can take.
+_MOST_OPCODES = 1_000_000
 # The names that NumPy's arrays are pickled with; numpy._core since NumPy 2.
 _NAMES = {
     "numpy.ndarray": "ndarray",
@@ -230,10 +230,9 @@ def _pairs(items: list[Any]) -> dict[Any, Any]:
 
 
 def _expect(value: Any, kind: type) -> Any:
-    if kind is bytes and isinstance(value, bytearray):
-        return value
-    if not isinstance(value, kind):
-        raise _Refused(f"a {type(value).__name__.strip('_')} in place of a {kind.__name__}")
+    if not isinstance(value, (bytes, bytearray) if kind is bytes else kind):
+        have, wanted = (each.__name__.strip("_") for each in (type(value), kind))
+        raise _Refused(f"a {have} in place of a {wanted}")
     return value
 
 

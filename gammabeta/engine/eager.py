@@ -51,7 +51,7 @@ class EagerEngine:
             for group in self.optimizer.param_groups:
                 group["lr"] = group["base_lr"] * factor
             self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
         self._loss += loss.detach().double() * len(index)
         self._correct += (logits.detach().argmax(1) == target).sum()

@@ -3,7 +3,7 @@
     cifar_resnet_<depth>[_<filters>]     depth = 6D+2; filters of the first stage, default 16
     cifar_vgg_<depth>                    depth 11, 13, 16 or 19
     imagenet_resnet_<depth>[_<filters>]  depth 18, 34, 50, 101, 152 or 200; filters default 64
-    report_resnet20                      the bottleneck network of the report (575,114 with statistics)
+    report_resnet20                      the report's bottleneck network
 
 The keys of a state_dict are those of open_lth for the CIFAR networks and those of torchvision for
 the ImageNet networks, so that weights from there load.

@@ -74,6 +74,7 @@ class ImageNetResNet(nn.Module):
         block = Bottleneck if bottleneck else BasicBlock
         self.conv1 = nn.Conv2d(3, filters, 7, 2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(filters)
+        layers = []
         channels_in = filters
         for stage, count in enumerate(stages):
             blocks: list[nn.Module] = []
@@ -81,14 +82,14 @@ class ImageNetResNet(nn.Module):
                 stride = 2 if stage > 0 and index == 0 else 1
                 blocks.append(block(channels_in, filters * 2**stage, stride))
                 channels_in = filters * 2**stage * block.expansion
-            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+            layers.append(nn.Sequential(*blocks))
+        self.layer1, self.layer2, self.layer3, self.layer4 = layers
         self.fc = nn.Linear(channels_in, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         out = F.relu(self.bn1(self.conv1(x)))  # N W H/2 W/2
         out = F.max_pool2d(out, 3, 2, padding=1)  # N W H/4 W/4
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            out = stage(out)
+        out = self.layer4(self.layer3(self.layer2(self.layer1(out))))
         out = torch.flatten(F.adaptive_avg_pool2d(out, 1), 1)
         logits: Tensor = self.fc(out)
         return logits

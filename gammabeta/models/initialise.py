@@ -10,6 +10,8 @@ Biases of convolutions and linear layers: U(-1/sqrt(fan_in), 1/sqrt(fan_in)), to
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,36 +20,40 @@ from torch import Tensor, nn
 from gammabeta import rng
 from gammabeta.errors import InputError, suggest
 
+Array = np.ndarray[Any, np.dtype[np.float64]]
 
-def _kaiming_normal(draw: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+
+def _kaiming_normal(draw: np.random.Generator, shape: tuple[int, ...]) -> Array:
     return draw.standard_normal(shape) * math.sqrt(2 / math.prod(shape[1:]))
 
 
-def _kaiming_uniform(draw: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+def _kaiming_uniform(draw: np.random.Generator, shape: tuple[int, ...]) -> Array:
     return (2 * draw.random(shape) - 1) * math.sqrt(6 / math.prod(shape[1:]))
 
 
-def _orthogonal(draw: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+def _orthogonal(draw: np.random.Generator, shape: tuple[int, ...]) -> Array:
     rows, columns = shape[0], math.prod(shape[1:])
     tall = draw.standard_normal((max(rows, columns), min(rows, columns)))
     q, r = np.linalg.qr(tall)
-    q = q * np.sign(np.diag(r))  # makes the draw uniform over the orthogonal matrices
-    return (q if rows >= columns else q.T).reshape(shape)
+    q *= np.sign(np.diag(r))  # makes the draw uniform over the orthogonal matrices
+    filters: Array = q if rows >= columns else q.T
+    return filters.reshape(shape)
 
 
-def _binary(draw: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+def _binary(draw: np.random.Generator, shape: tuple[int, ...]) -> Array:
     values = _kaiming_normal(draw, shape)
-    return np.sign(values) * values.std()
+    signs: Array = np.copysign(values.std(), values)
+    return signs
 
 
-WEIGHT_INITS = {
+WEIGHT_INITS: dict[str, Callable[[np.random.Generator, tuple[int, ...]], Array]] = {
     "kaiming_normal": _kaiming_normal,
     "kaiming_uniform": _kaiming_uniform,
     "orthogonal": _orthogonal,
     "binary": _binary,
 }
 # name -> (gamma as a function of U(0, 1) draws, beta)
-NORM_INITS = {
+NORM_INITS: dict[str, tuple[Callable[[Array], Array], float]] = {
     "uniform": (lambda u: u, 0.0),
     "ones": (np.ones_like, 0.0),
     "ones_ones": (np.ones_like, 1.0),
@@ -81,5 +87,5 @@ def initialise(model: nn.Module, weight_init: str, norm_init: str, seed: int) ->
             module.reset_running_stats()
 
 
-def _fill(tensor: Tensor, values: np.ndarray) -> None:
+def _fill(tensor: Tensor, values: Array) -> None:
     tensor.copy_(torch.from_numpy(values))  # float64 to float32: one rounding, the same everywhere

@@ -1,0 +1,23 @@
+"""What all tests share: no network, a cache of their own, one thread each."""
+
+import pytest
+import torch
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _apart(monkeypatch):
+    monkeypatch.setenv("GAMMABETA_OFFLINE", "1")
+    monkeypatch.delenv("GAMMABETA_DATA", raising=False)
+
+
+def pytest_collection_modifyitems(items):
+    """Tests marked `gpu` need a GPU; tests marked `slow` run when asked for with -m slow."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="no CUDA device here"))

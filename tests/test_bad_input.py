@@ -1,0 +1,302 @@
+"""Wrong uses of the command line: exit code 2, one clear line, no traceback, nothing created."""
+
+import json
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data_files import arrays, write_binary, write_parquet, write_python, write_table
+from gammabeta.cli import main
+
+SMALL = ["--data", "synthetic", "--model", "cifar_resnet_8_4", "--epochs", "1"]
+
+
+def run(capsys, *arguments):
+    code = main([str(each) for each in arguments])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+# arguments after `gammabeta`, and what the one line must say
+WORDS = [
+    ("trian", "invalid choice: 'trian'"),
+    ("train --model resnet_14", "did you mean"),
+    ("train --model cifar_resnet_15", "did you mean cifar_resnet_14 or cifar_resnet_20?"),
+    ("train --model cifar_vgg_12", "did you mean cifar_vgg_11 or cifar_vgg_13?"),
+    ("train --model imagenet_resnet_19", "did you mean imagenet_resnet_18"),
+    ("train --model cifar_resnet_14_0", "between 1 and 4096 filters"),
+    ("train --trainable bm", "did you mean bn"),
+    ("train --trainable bn+outptu", "did you mean output"),
+    ("train --trainable random:0", "K = 1 or more"),
+    ("train --trainable random", "did you mean random:2"),
+    ("train --trainable random:two", "random:K"),
+    ("train --trainable bn-bn", "write none"),
+    ("train --trainable all-random:2", "cannot be taken away"),
+    ("train --trainable name:(", "no regular expression"),
+    ("train --trainable name:nothing", "selects nothing here; the network has"),
+    ("train --trainable=", "the subset is empty"),
+    ("train --model cifar_vgg_11 --trainable shortcut", "selects nothing here"),
+    ("train --epochs -3", "epochs is -3: write a value of at least 1"),
+    ("train --epochs 0", "at least 1"),
+    ("train --epochs ten", "'ten' is not a whole number"),
+    ("train --epochs 1.5", "'1.5' is not a whole number"),
+    ("train --batch-size 0", "at least 1"),
+    ("train --batch-size 4096", "write 2048 or less"),
+    ("train --seed -1", "at least 0"),
+    ("train --seed 1e3", "not a whole number"),
+    ("train --lr nan", "lr must be a finite number"),
+    ("train --lr inf", "lr must be a finite number"),
+    ("train --lr fast", "'fast' is not a number"),
+    ("train --lr 1/0", "'1/0' is not a number"),
+    ("train --lr -1", "lr is -1"),
+    ("train --momentum 1", "below 1"),
+    ("train --weight-decay -0.1", "at least 0"),
+    ("train --optimizer adma", "did you mean adam"),
+    ("train --optimizer adam --momentum 0.9", "belong to sgd"),
+    ("train --optimizer adam --betas 0.9", "two numbers"),
+    ("train --betas 0.9,0.99", "belong to adam"),
+    ("train --nesterov --momentum 0", "momentum above 0"),
+    ("train --schedule cosin", "did you mean cosine"),
+    ("train --drops 80,120", "between 0 and 1"),
+    ("train --drops 3/4,1/2", "must rise"),
+    ("train --drops half", "not a list of numbers"),
+    ("train --schedule cosine --drops 1/2", "belong to the step schedule"),
+    ("train --warmup-epochs 5", "below 1"),
+    ("train --label-smoothing 1", "below 1"),
+    ("train --weight-init kaiming", "did you mean kaiming_"),
+    ("train --norm-init one", "did you mean ones"),
+    ("train --statistics freeze", "did you mean frozen"),
+    ("train --precision fp16", "did you mean"),
+    ("train --lr-by-role output", "not a list such as output=0.01"),
+    ("train --lr-by-role head=0.1", "unknown role 'head'"),
+    ("train --weight-decay-by-role gamma=-1", "write 0 or more"),
+    ("train --subsample 0", "1 or more"),
+    ("train --subsample 3000", "2048"),
+    ("train --random-labels 2", "at most 1"),
+    ("train --data cifar11", "did you mean cifar10"),
+    ("train --engine fast", "unknown engine 'fast'"),
+    ("train --device gpu", "write auto, cpu"),
+    ("train --device meta", "not supported"),
+    ("train --epocs 3", "did you mean --epochs"),
+    ("train --lr", "expected one argument"),
+    ("train extra", "unknown argument 'extra'"),
+    ("train --spec missing.json", "cannot read the spec missing.json"),
+    ("train --data cifar10 --data-dir missing", "missing"),
+    ("runs show", "which run?"),
+    ("runs show 0123", "no run"),
+    ("runs rm 0123", "no run"),
+    ("runs list 0123", "runs show 0123"),
+    ("runs stop", "invalid choice"),
+    ("models --jsno", "did you mean --json"),
+    ("report", "no runs"),
+    ("demo --epochs 3", "unknown argument '--epochs'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "message"), WORDS, ids=[line for line, _ in WORDS])
+def test_wrong_words(line, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = line.split()
+    defaults = [] if words[0] != "train" else list(SMALL)
+    for flag in ("--data", "--model", "--epochs"):
+        if flag in words and flag in defaults:  # the wrong value replaces the good one
+            del defaults[defaults.index(flag) : defaults.index(flag) + 2]
+    code, out, err = run(capsys, *words, *defaults)
+    check(code, out, err, message, tmp_path)
+
+
+def check(code, out, err, message, folder, kept=()):
+    assert code == 2, err
+    assert out == ""
+    assert err.startswith("gammabeta: ")
+    assert err.count("\n") == 1, err
+    assert "Traceback" not in err
+    assert message in err
+    left = {str(path.relative_to(folder)) for path in folder.rglob("*")}
+    assert left == set(kept)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_that_is_absent(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    check(*run(capsys, "train", *SMALL, "--device", "cuda"), "0 GPUs found", tmp_path)
+
+
+SPECS = [
+    ("{", "is no JSON"),
+    ("[]", "a spec is a JSON object"),
+    ('{"learning_rate": 0.1}', "no field 'learning_rate'"),
+    ('{"lr": "fast"}', "lr must be a finite number"),
+    ('{"lr": true}', "lr must be a finite number"),
+    ('{"epochs": 1.5}', "epochs must be a whole number"),
+    ('{"flip": 1}', "flip must be true or false"),
+    ('{"drops": "1/2"}', "drops must be a list of numbers"),
+    ('{"format": 99}', "format 99"),
+    ('{"model": null}', "model"),
+    ('{"trainable": ["bn"]}', "trainable must be a text"),
+    ('{"lr_by_role": [1]}', "must map roles"),
+    ('{"lr": NaN}', "finite"),
+    ("\xff\xfe", "is no"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), SPECS)
+def test_wrong_spec_files(text, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("spec.json").write_bytes(text.encode("latin-1"))
+    check(*run(capsys, "train", "--spec", "spec.json"), message, tmp_path, ["spec.json"])
+
+
+def test_runs_folders_that_cannot_be(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("")
+    kept = ["file"]
+    check(*run(capsys, "train", *SMALL, "--runs", "file"), "is a file", tmp_path, kept)
+    check(*run(capsys, "train", *SMALL, "--runs", "file/runs"), "choose another", tmp_path, kept)
+
+
+def test_a_run_folder_that_is_a_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    main(["train", *SMALL, "--print-spec"])
+    name = capsys.readouterr().out.split()[1]
+    Path("runs").mkdir()
+    (Path("runs") / name).write_text("")
+    kept = ["runs", f"runs/{name}"]
+    check(*run(capsys, "train", *SMALL), "is no run folder", tmp_path, kept)
+
+
+def test_a_run_folder_of_a_newer_format(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    main(["train", *SMALL, "--print-spec"])
+    name = capsys.readouterr().out.split()[1]
+    folder = Path("runs") / name
+    folder.mkdir(parents=True)
+    (folder / "spec.json").write_text(json.dumps({"format": 2}))
+    kept = ["runs", f"runs/{name}", f"runs/{name}/spec.json"]
+    check(*run(capsys, "train", *SMALL), "format 2", tmp_path, kept)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("closed").mkdir(mode=0o500)
+    kept = ["closed"]
+    arguments = ["train", *SMALL, "--runs", "closed/runs"]
+    check(*run(capsys, *arguments), "choose another", tmp_path, kept)
+
+
+IMAGES = arrays(20, 10), arrays(10, 10, seed=1)  # training and test
+
+
+def _empty(folder):
+    pass
+
+
+def _text_file(folder):
+    (folder / "notes.txt").write_text("no data here")
+
+
+def _parquet_cut_short(folder):
+    write_parquet(folder, *IMAGES)
+    path = next(folder.rglob("train*.parquet"))
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def _parquet_without_images(folder):
+    write_parquet(folder, *IMAGES, image="thing")
+
+
+def _parquet_without_labels(folder):
+    write_parquet(folder, *IMAGES, label="thing")
+
+
+def _parquet_label_ten(folder):
+    write_parquet(folder, arrays(20, 11), IMAGES[1])
+
+
+def _parquet_image_of_another_size(folder):
+    images, labels = IMAGES[0]
+    write_parquet(folder, (images[:, :28, :28], labels), IMAGES[1])
+
+
+def _parquet_image_that_is_none(folder):
+    write_parquet(folder, *IMAGES)
+    path = next(folder.rglob("test*.parquet"))
+    write_table(path, [b"no image"] * 10, IMAGES[1][1])
+
+
+def _label_ten(folder):
+    images, labels = arrays(20, 10)
+    labels = labels.copy()
+    labels[3] = 10
+    write_binary(folder, "cifar10", (images, labels), IMAGES[1])
+
+
+def _binary_cut_short(folder):
+    write_binary(folder, "cifar10", *IMAGES)
+    path = next(folder.rglob("data_batch_3.bin"))
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def _batch_missing(folder):
+    write_python(folder, "cifar10", *IMAGES)
+    next(folder.rglob("data_batch_2")).unlink()
+
+
+class _Hostile:
+    def __reduce__(self):
+        return os.mkdir, ("owned",)
+
+
+def _hostile_pickle(folder):
+    write_python(folder, "cifar10", *IMAGES)
+    batch = {"data": np.zeros((1, 3072), np.uint8), "labels": [0], "x": _Hostile()}
+    next(folder.rglob("data_batch_1")).write_bytes(pickle.dumps(batch))
+
+
+def _not_a_pickle(folder):
+    write_python(folder, "cifar10", *IMAGES)
+    next(folder.rglob("data_batch_1")).write_bytes(b"not a pickle")
+
+
+FILES = [
+    (_empty, "cifar10"),
+    (_text_file, "cifar10"),
+    (_parquet_cut_short, "train"),
+    (_parquet_without_images, "thing"),
+    (_parquet_without_labels, "thing"),
+    (_parquet_label_ten, "10"),
+    (_parquet_image_of_another_size, "28"),
+    (_parquet_image_that_is_none, "test"),
+    (_label_ten, "10"),
+    (_binary_cut_short, "data_batch_3.bin"),
+    (_batch_missing, "data_batch_2"),
+    (_hostile_pickle, "data_batch_1"),
+    (_not_a_pickle, "data_batch_1"),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), FILES)
+def test_wrong_files(make, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "data"
+    folder.mkdir()
+    make(folder)
+    kept = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")]
+    arguments = ["train", "--data", "cifar10", "--data-dir", "data", "--epochs", "1"]
+    check(*run(capsys, *arguments), message, tmp_path, kept)
+
+
+def test_a_data_folder_that_is_a_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("data").write_text("")
+    arguments = ["train", "--data", "cifar10", "--data-dir", "data"]
+    check(*run(capsys, *arguments), "data", tmp_path, ["data"])
+
+
+def test_the_table_is_long_enough():
+    assert len(WORDS) + len(SPECS) + len(FILES) >= 60

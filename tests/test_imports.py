@@ -1,0 +1,97 @@
+"""The flow goes one way: a module imports only from levels below its own (docs/design.md)."""
+
+import ast
+import importlib
+import pkgutil
+from pathlib import Path
+
+import pytest
+
+import gammabeta
+
+LEVELS = {
+    "errors": 0, "rng": 0, "language": 0.2, "spec": 0.5,
+    "roles": 1, "sparse": 1, "statistics": 1.1, "subset": 1.2, "gammas": 1.2, "schedule": 1,
+    "data": 1, "checkpoint": 1, "store": 1.1, "environment": 1,
+    "models": 2,
+    "engine": 3,
+    "train": 4,
+    "run": 5,
+    "analysis": 6,
+    "demo": 7,
+    "figures": 8, "report": 8.1,
+    "display": 8.5, "cli": 9, "__main__": 10,
+}  # fmt: skip
+ROOT = Path(gammabeta.__file__).parent
+
+
+def _modules():
+    return [path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py"]
+
+
+def _unit(path):
+    """The entry of LEVELS that a file belongs to: its own name, or that of its folder."""
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def _imports(path):
+    """The entries of LEVELS that a file imports, also inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "gammabeta":
+            parts = node.module.split(".")
+            found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names = [alias.name.split(".") for alias in node.names]
+            found |= {parts[1] for parts in names if parts[0] == "gammabeta" and len(parts) > 1}
+    return {name for name in found if (ROOT / name).is_dir() or (ROOT / f"{name}.py").exists()}
+
+
+def test_every_module_has_a_level():
+    assert {_unit(path) for path in _modules()} == LEVELS.keys()
+
+
+@pytest.mark.parametrize("path", _modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_down(path):
+    unit = _unit(path)
+    for name in _imports(path) - {unit}:
+        assert LEVELS[name] < LEVELS[unit], f"{unit} imports {name}"
+
+
+def test_the_check_notices_an_import_that_goes_up(tmp_path):
+    wrong = tmp_path / "spec.py"
+    wrong.write_text("def f():\n    from gammabeta.run import train\n")
+    assert _imports(wrong) == {"run"}
+    assert LEVELS["run"] > LEVELS["spec"]
+
+
+@pytest.mark.parametrize("name", ["spec", "language", "errors"])
+def test_what_a_run_is_needs_the_standard_library_only(name):
+    tree = ast.parse((ROOT / f"{name}.py").read_text())
+    for node in ast.walk(tree):
+        modules = []
+        if isinstance(node, ast.ImportFrom):
+            modules = [node.module or ""]
+        elif isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        for module in modules:
+            assert module.split(".")[0] not in {"torch", "numpy"}, module
+
+
+def test_every_module_can_be_imported():
+    for module in pkgutil.walk_packages([str(ROOT)], "gammabeta."):
+        if module.name != "gammabeta.__main__":
+            importlib.import_module(module.name)
+
+
+def test_the_public_names():
+    assert sorted(gammabeta.__all__) == [
+        "GammabetaError", "InputError", "Run", "RunError", "RunSpec", "Subset", "Verdict",
+        "create_model", "load_run", "select", "train",
+    ]  # fmt: skip
+    assert all(hasattr(gammabeta, name) for name in gammabeta.__all__)
+
+
+def test_source_files_stay_small():
+    for path in _modules():
+        assert len(path.read_text().splitlines()) <= 400, f"{path.name}: two files in one?"

@@ -1,0 +1,266 @@
+"""Runs that survive: the same twice, resumed after any kill, checked at every rebuild."""
+
+import json
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+import torch
+
+import gammabeta.run
+from gammabeta import InputError, RunError, RunSpec, create_model, load_run, train
+from gammabeta.engine.eager import EagerEngine
+from gammabeta.gammas import gammas, small_share
+from gammabeta.run import Start
+from gammabeta.train import Epoch, Step
+
+SPEC = RunSpec(
+    model="cifar_resnet_8_4", data="synthetic", epochs=5, batch_size=32, subsample=100, crop_padding=2
+)
+
+
+def tensors_of(run):
+    checkpoint, notes = run.folder.load_checkpoint()
+    assert not notes
+    return checkpoint.tensors
+
+
+def comparable(run):
+    """Metrics without what may differ between two executions: the clock."""
+    return [{k: v for k, v in r.items() if not k.endswith("seconds")} for r in run.metrics]
+
+
+def assert_same(one, two):
+    assert comparable(one) == comparable(two)
+    first, second = tensors_of(one), tensors_of(two)
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+def test_a_run_from_spec_to_network(tmp_path):
+    events = []
+    run = train(SPEC, tmp_path / "runs", listen=events.append)
+    assert isinstance(events[0], Start)
+    assert sum(isinstance(e, Step) for e in events) == 5 * 4  # the short batch of 4 is kept
+    assert [e.record["epoch"] for e in events if isinstance(e, Epoch)] == [1, 2, 3, 4, 5]
+    assert run.result["status"] == "ok"
+    assert run.accuracy == run.metrics[-1]["test_accuracy"] == run.result["test_accuracy"]
+    assert run.metrics[-1]["lr"] == pytest.approx(0.001)
+    assert run.result["seconds"] == pytest.approx(sum(r["seconds"] for r in run.metrics), abs=0.01)
+    files = {path.name for path in run.folder.path.iterdir()}
+    assert {"spec.json", "inputs.json", "env.json", "metrics.jsonl", "result.json", "LAST"} <= files
+    session = json.loads((run.folder.path / "env.json").read_text())["sessions"][0]
+    assert (session["engine"], session["device"]) == ("eager", "cpu")
+    assert session["torch"] == torch.__version__
+
+
+def test_the_trained_network_is_rebuilt_from_seed_and_checkpoint(tmp_path):
+    run = train(SPEC.replace(trainable="bn+random:2"), tmp_path)
+    network = load_run(tmp_path / run.id).network()
+    data = gammabeta.run.load_data(run.spec)
+    images = torch.from_numpy(data.test.images).permute(0, 3, 1, 2).float() / 255
+    images = (images - torch.tensor(data.mean)[:, None, None]) / torch.tensor(data.std)[:, None, None]
+    with torch.no_grad():
+        right = network(images).argmax(1) == torch.from_numpy(data.test.labels)
+    assert right.double().mean().item() == pytest.approx(run.accuracy, abs=0.003)
+    share = small_share(torch.cat(list(run.gammas().values())))
+    assert share == pytest.approx(run.result["small_gammas"])
+    fresh = create_model(SPEC.model)
+    assert gammas(network).keys() == gammas(fresh).keys()
+    moved = network.conv.weight != fresh.conv.weight
+    assert 0 < moved.sum() <= 2 * 4
+
+
+def test_the_same_spec_twice_gives_bit_identical_results(tmp_path):
+    assert_same(train(SPEC, tmp_path / "one"), train(SPEC, tmp_path / "two"))
+
+
+def test_a_finished_run_is_not_run_again(tmp_path):
+    train(SPEC, tmp_path)
+    events = []
+    again = train(SPEC, tmp_path, listen=events.append, data_dir=tmp_path / "nowhere")
+    assert again.result["status"] == "ok"
+    assert events == []
+
+
+@pytest.mark.parametrize("subset", ["bn", "random:2+output", "none"])
+def test_stopped_after_an_epoch_and_resumed_is_as_never_stopped(tmp_path, subset):
+    spec = SPEC.replace(trainable=subset, optimizer="adam")
+    whole = train(spec, tmp_path / "whole")
+
+    class Stop(Exception):
+        pass
+
+    for stop_at in (1, 3, 4):
+
+        def listen(event, stop_at=stop_at):
+            if isinstance(event, Epoch) and event.record["epoch"] == stop_at:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            train(spec, tmp_path / "parts", listen=listen)
+        assert load_run(tmp_path / "parts" / spec.id).folder.status == "stopped"
+    starts = []
+    parts = train(spec, tmp_path / "parts", listen=lambda e: starts.append(e))
+    assert starts[0].epoch == 4
+    assert any("resuming after epoch 4" in note for note in starts[0].notes)
+    assert_same(whole, parts)
+
+
+def test_killed_at_ten_random_moments_is_as_never_killed(tmp_path):
+    whole = train(SPEC, tmp_path / "whole")
+    started = time.perf_counter()
+    train(SPEC, tmp_path / "timed")
+    length = time.perf_counter() - started
+    draw = np.random.default_rng()
+    kills, finished = 0, False
+    while not finished:
+        child = os.fork()
+        if child == 0:
+            try:
+                train(SPEC, tmp_path / "killed")
+            finally:
+                os._exit(0)
+        if kills < 10:
+            # Short enough that the run does not get to its end before it has been killed often.
+            time.sleep(draw.uniform(0.05, 0.5) * length)
+            os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        kills += os.WIFSIGNALED(status)
+        finished = not os.WIFSIGNALED(status) and kills >= 10
+        if not os.WIFSIGNALED(status) and kills < 10:
+            (tmp_path / "killed" / SPEC.id / "result.json").unlink()  # kill it while finishing
+    assert kills >= 10
+    assert_same(whole, load_run(tmp_path / "killed" / SPEC.id))
+
+
+def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_used(tmp_path):
+    whole = train(SPEC, tmp_path / "whole")
+    train(SPEC, tmp_path / "hurt")
+    path = tmp_path / "hurt" / SPEC.id
+    (path / "result.json").unlink()
+    state = path / "checkpoint" / "5" / "state.safetensors"
+    raw = bytearray(state.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    state.write_bytes(raw)
+    events = []
+    again = train(SPEC, tmp_path / "hurt", listen=events.append)
+    assert "checkpoint 5 is damaged" in events[0].notes[0]
+    assert events[0].epoch == 4
+    assert_same(whole, again)
+
+
+def test_frozen_weights_that_do_not_match_are_refused_by_name(tmp_path):
+    run = train(SPEC, tmp_path)
+    path = run.folder.path / "inputs.json"
+    (run.folder.path / "result.json").unlink()
+    inputs = json.loads(path.read_text())
+    for row in inputs["tensors"]:
+        if row["name"] == "blocks.1.conv2.weight":
+            row["sha256"] = "0" * 16
+    path.write_text(json.dumps(inputs))
+    with pytest.raises(RunError, match=r"'blocks.1.conv2.weight' was rebuilt"):
+        train(SPEC, tmp_path)
+    with pytest.raises(RunError, match=r"'blocks.1.conv2.weight' was rebuilt"):
+        load_run(run.folder.path).network()
+
+
+def test_other_data_under_the_same_name_are_refused(tmp_path):
+    run = train(SPEC, tmp_path)
+    (run.folder.path / "result.json").unlink()
+    path = run.folder.path / "inputs.json"
+    path.write_text(path.read_text().replace(json.loads(path.read_text())["data"]["sha256"], "f" * 64))
+    with pytest.raises(InputError, match="began with other data"):
+        train(SPEC, tmp_path)
+
+
+def test_a_diverging_run_fails_with_advice_and_can_be_seen(tmp_path):
+    spec = SPEC.replace(lr=1e30, trainable="all")
+    with pytest.raises(RunError, match="loss became .* try a smaller --lr"):
+        train(spec, tmp_path)
+    run = load_run(tmp_path / spec.id)
+    assert run.result["status"] == "failed"
+    assert "try a smaller" in run.result["error"]
+    with pytest.raises(RunError, match="is failed"):
+        _ = run.accuracy
+
+
+def test_an_unexpected_error_is_kept_with_its_traceback_and_retried(tmp_path, monkeypatch):
+    def broken(self):
+        raise MemoryError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EagerEngine, "evaluate", broken)
+        with pytest.raises(MemoryError):
+            train(SPEC, tmp_path)
+    run = load_run(tmp_path / SPEC.id)
+    assert (run.result["status"], run.result["error"]) == ("failed", "no room")
+    assert "in broken" in run.result["traceback"]
+    assert train(SPEC, tmp_path).result["status"] == "ok"
+
+
+def test_a_full_disk_ends_clearly_with_the_last_checkpoint_intact(tmp_path, monkeypatch):
+    whole = train(SPEC, tmp_path / "whole")
+    real, calls = os.fsync, [0]
+
+    def full(descriptor):
+        calls[0] += 1
+        if calls[0] > 40:
+            raise OSError(28, "No space left on device")
+        return real(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(RunError, match=r"No space left on device"):
+            train(SPEC, tmp_path / "full")
+    run = load_run(tmp_path / "full" / SPEC.id)
+    checkpoint, notes = run.folder.load_checkpoint()
+    assert checkpoint is not None
+    assert not notes
+    assert_same(whole, train(SPEC, tmp_path / "full"))
+
+
+def test_two_processes_on_one_run_the_second_refuses(tmp_path):
+    with pytest.raises(RunError, match="is being trained by process"):
+
+        def listen(event):
+            if isinstance(event, Start):
+                train(SPEC, tmp_path)
+
+        train(SPEC, tmp_path, listen=listen)
+
+
+def test_a_batch_larger_than_the_data_is_refused_and_nothing_is_created(tmp_path):
+    with pytest.raises(InputError, match="write 100 or less"):
+        train(SPEC.replace(batch_size=101), tmp_path / "runs")
+    with pytest.raises(InputError, match="3000"):
+        train(SPEC.replace(subsample=3000), tmp_path / "runs")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_random_labels_and_subsample_change_the_data_alone():
+    plain = gammabeta.run.load_data(SPEC)
+    noisy = gammabeta.run.load_data(SPEC.replace(random_labels=1.0))
+    assert len(plain.train.labels) == 100
+    assert np.array_equal(plain.train.images, noisy.train.images)
+    assert 0.75 < (plain.train.labels != noisy.train.labels).mean() < 1
+    assert np.array_equal(plain.test.labels, noisy.test.labels)
+
+
+def test_no_pickle_in_a_run_folder(tmp_path):
+    run = train(SPEC, tmp_path)
+    for path in run.folder.path.rglob("*"):
+        if path.is_file():
+            head = path.read_bytes()[:4]
+            assert head[:1] != b"\x80", path
+            assert head[:2] != b"PK", path
+
+
+def test_it_learns(tmp_path):
+    spec = SPEC.replace(subsample=512, epochs=6)
+    trained = train(spec, tmp_path)
+    untrained = train(spec.replace(trainable="none"), tmp_path)
+    assert trained.metrics[-1]["train_accuracy"] > untrained.metrics[-1]["train_accuracy"] + 0.05

@@ -1,0 +1,133 @@
+"""RunSpec: canonical, round-trips, resolves defaults, refuses early with a helpful line."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+
+from gammabeta import InputError, RunSpec
+from gammabeta.spec import CHOICES, FORMAT
+
+
+def test_defaults_are_the_papers_recipe():
+    spec = RunSpec()
+    assert (spec.optimizer, spec.lr, spec.momentum, spec.weight_decay) == ("sgd", 0.1, 0.9, 1e-4)
+    assert (spec.epochs, spec.batch_size, spec.drops, spec.drop_factor) == (160, 128, (0.5, 0.75), 0.1)
+    assert (spec.norm_init, spec.weight_init) == ("uniform", "kaiming_normal")
+    assert (spec.flip, spec.crop_padding, spec.precision) == (True, 4, "fp32")
+
+
+def test_the_id_of_the_default_spec_is_fixed():
+    # A change here relabels every stored run: it needs a new FORMAT and a migration.
+    assert RunSpec().id == "9b1b57728118"
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        RunSpec(),
+        RunSpec(trainable="output + bn", optimizer="adam", lr=1, subsample=7),
+        RunSpec(lr_by_role={"output": 0.01, "gamma": 1}, weight_decay_by_role={"gamma": 0}),
+        RunSpec(schedule="cosine", data="digits", warmup_epochs=2, nesterov=True),
+    ],
+)
+def test_json_loads_back_equal(spec):
+    again = RunSpec.from_dict(json.loads(spec.to_json()))
+    assert again == spec
+    assert again.id == spec.id
+    assert hash(again) == hash(spec)
+
+
+@pytest.mark.parametrize("name", [item.name for item in dataclasses.fields(RunSpec)])
+def test_every_field_is_part_of_the_identity(name):
+    other = {
+        "model": "cifar_resnet_20", "trainable": "gamma", "data": "synthetic", "epochs": 3,
+        "batch_size": 64, "seed": 1, "optimizer": "adam", "lr": 0.2, "momentum": 0.8,
+        "nesterov": True, "betas": (0.8, 0.9), "weight_decay": 0.0, "lr_by_role": {"beta": 1.0},
+        "weight_decay_by_role": {"beta": 1.0}, "schedule": "cosine", "drops": (0.25,),
+        "drop_factor": 0.5, "warmup_epochs": 1.0, "label_smoothing": 0.1,
+        "weight_init": "binary", "norm_init": "ones", "statistics": "batch", "precision": "bf16",
+        "flip": False, "crop_padding": 0, "subsample": 100, "random_labels": 0.5,
+    }  # fmt: skip
+    base = RunSpec(optimizer="adam") if name == "betas" else RunSpec()
+    assert base.replace(**{name: other[name]}).id != base.id
+
+
+def test_the_same_thing_written_differently_has_one_id():
+    assert RunSpec(trainable="output+bn").id == RunSpec(trainable="bn + output").id
+    assert RunSpec(trainable="beta+gamma").id == RunSpec(trainable="bn").id
+    assert RunSpec(weight_decay=0).id == RunSpec(weight_decay=0.0).id
+    assert RunSpec(lr=None).id == RunSpec(lr=0.1).id
+    assert RunSpec(drops=[0.5, 0.75]).id == RunSpec().id
+
+
+def test_defaults_follow_what_decides_them():
+    adam = RunSpec(optimizer="adam")
+    assert (adam.lr, adam.momentum, adam.betas) == (0.001, 0.0, (0.9, 0.999))
+    assert RunSpec().replace(optimizer="adam") == adam
+    assert RunSpec().replace(optimizer="adam", lr=0.5).lr == 0.5
+    assert RunSpec(data="digits").flip is False
+    assert RunSpec(schedule="cosine").drops == ()
+    assert adam.replace(optimizer="sgd") == RunSpec()
+
+
+WRONG = [
+    ({"model": 3}, "model must be a text"),
+    ({"trainable": "bm"}, "did you mean bn"),
+    ({"data": "cifar11"}, "did you mean cifar10"),
+    ({"epochs": -1}, "at least 1"),
+    ({"epochs": 0}, "at least 1"),
+    ({"epochs": 1.5}, "whole number"),
+    ({"epochs": True}, "whole number"),
+    ({"epochs": "3"}, "whole number"),
+    ({"batch_size": 0}, "at least 1"),
+    ({"seed": -1}, "at least 0"),
+    ({"lr": math.nan}, "finite"),
+    ({"lr": math.inf}, "finite"),
+    ({"lr": -0.1}, "at least 0"),
+    ({"momentum": 1.0}, "below 1"),
+    ({"weight_decay": -1}, "at least 0"),
+    ({"optimizer": "adm"}, "did you mean adam"),
+    ({"schedule": "steps"}, "did you mean step"),
+    ({"drops": (0.75, 0.5)}, "must rise"),
+    ({"drops": (80, 120)}, "between 0 and 1"),
+    ({"drops": 0.5}, "list of numbers"),
+    ({"schedule": "cosine", "drops": (0.5,)}, "belong to the step schedule"),
+    ({"optimizer": "adam", "momentum": 0.9}, "belong to sgd"),
+    ({"betas": (0.9, 0.99)}, "belong to adam"),
+    ({"optimizer": "adam", "betas": (0.9,)}, "two numbers"),
+    ({"nesterov": True, "momentum": 0}, "momentum above 0"),
+    ({"label_smoothing": 1.0}, "below 1"),
+    ({"random_labels": 1.5}, "at most 1"),
+    ({"subsample": 0}, "1 or more"),
+    ({"warmup_epochs": 160}, "below 160"),
+    ({"precision": "fp16"}, "did you mean"),
+    ({"statistics": "freeze"}, "did you mean frozen"),
+    ({"weight_init": "kaiming"}, "did you mean kaiming_"),
+    ({"norm_init": "one"}, "did you mean ones"),
+    ({"lr_by_role": {"gama": 1.0}}, "did you mean gamma"),
+    ({"lr_by_role": {"gamma": -1.0}}, "0 or more"),
+    ({"lr_by_role": 3}, "must map roles"),
+    ({"flip": "yes"}, "true or false"),
+    ({"learning_rate": 0.1}, "no field 'learning_rate'"),
+    ({"format": 2}, "format 2"),
+    ([], "JSON object"),
+]
+
+
+@pytest.mark.parametrize(("values", "message"), WRONG)
+def test_wrong_values_are_refused_with_one_helpful_line(values, message):
+    with pytest.raises(InputError) as caught:
+        RunSpec.from_dict(values)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_choice_can_be_made():
+    for name, choices in CHOICES.items():
+        for choice in choices:
+            spec = RunSpec(**{name: choice})
+            assert getattr(spec, name) == choice
+            assert RunSpec.from_dict(spec.to_dict()) == spec
+    assert RunSpec().to_dict()["format"] == FORMAT
