@@ -111,9 +111,9 @@ def find_output(module: nn.Module, output: str | None = None) -> str | None:
             raise InputError(f"no module is named '{output}'; {linear_layers(module)}")
         return output
     get_classifier = getattr(module, "get_classifier", None)
-    if callable(get_classifier):
-        if (name := names.get(id(get_classifier()))) is not None:
-            return name or None
+    name = names.get(id(get_classifier())) if callable(get_classifier) else None
+    if name:
+        return str(name)
     last = None
     for child in module.modules():
         if any(parameter is not None for parameter in child._parameters.values()):

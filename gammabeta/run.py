@@ -77,9 +77,10 @@ class Run:
         classes = self.folder.inputs["data"]["num_classes"]
         model, subset = _network(self.spec, classes)
         _check_start(self.folder, model)
-        checkpoint, _ = self.folder.load_checkpoint()
+        checkpoint, notes = self.folder.load_checkpoint()
         if checkpoint is None:
-            raise RunError(f"run {self.id} has no checkpoint yet: train it first")
+            why = "; ".join(notes) or "train it first"
+            raise RunError(f"run {self.id} has no good checkpoint: {why}")
         subset.apply(model)
         subset.load_state(model, checkpoint.tensors)
         for entries in attached(model).values():
@@ -176,6 +177,7 @@ def _train(run: Run, engine: Any, listen: Callable[[Event], None]) -> None:
         engine.load(checkpoint.tensors)
         epoch = checkpoint.epoch
         notes.append(f"resuming after epoch {epoch}")
+    folder.clear_result()
     folder.truncate_metrics(epoch)
     folder.record_session(
         environment(engine.device) | {"engine": engine.name, "after_epoch": epoch, "notes": notes}

@@ -28,8 +28,8 @@ from typing import Any, Literal
 import torch
 
 from gammabeta import checkpoint
-from gammabeta.checkpoint import (
-    Checkpoint,
+from gammabeta.checkpoint import Checkpoint
+from gammabeta.disk import (
     bytes_of,
     decode_json,
     encode_json,
@@ -240,6 +240,11 @@ class RunFolder:
     def load_checkpoint(self) -> tuple[Checkpoint | None, list[str]]:
         """The newest good checkpoint, or None, and a line about each damaged one passed over."""
         return checkpoint.load(self.path, self.id)
+
+    def clear_result(self) -> None:
+        """Forget a failure, as a run that is tried again needs it."""
+        with writing(self.path / "result.json", "remove"):
+            (self.path / "result.json").unlink(missing_ok=True)
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Finish the run: nothing is written after this. "status" must be ok or failed."""

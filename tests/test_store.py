@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gammabeta import checkpoint as checkpoint_module
-from gammabeta.checkpoint import write_atomically
+from gammabeta.disk import write_atomically
 from gammabeta.errors import InputError, RunError
 from gammabeta.store import FORMAT, Checkpoint, RunFolder, find_run, list_runs
 

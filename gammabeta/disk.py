@@ -1,0 +1,154 @@
+"""Bytes that survive a kill: files and folders that are there whole or not at all, and JSON.
+
+Everything is flushed to the disk before it gets its name, so a reader, a kill or a power cut never
+meets half of it. What cannot be written is a RunError of one line, and leaves what was there.
+"""
+
+import contextlib
+import errno
+import json
+import math
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from gammabeta.errors import RunError
+
+_HIDDEN = ".gammabeta-tmp-"  # long: what else lies beside the runs is not ours to sweep
+_STALE = 3600.0  # seconds; an unfinished folder older than this is what a kill left behind
+_BINARY = getattr(os, "O_BINARY", 0)  # Windows would write \n as two bytes
+
+
+@contextlib.contextmanager
+def writing(path: Path, verb: str = "write") -> Iterator[None]:
+    """Turn an OSError of the block (disk full, no permission, ...) into a one-line RunError."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"could not {verb} {path} ({error.strerror or error}): the last checkpoint is intact, "
+            "so the same request goes on from there once that is mended"
+        ) from error
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace the file `path` by `data`: after a kill or a power cut it is the old or the new one.
+
+    Raises RunError if it cannot be written, and leaves nothing but the old file (or, where only
+    the last flush failed, the new one).
+    """
+    temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
+    with writing(path):
+        try:
+            write_file(temporary, data)
+            temporary.replace(path)
+        except BaseException:  # an interrupt must not leave the file either
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file that nobody reads yet, down to the disk. Raises OSError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _BINARY, 0o666)
+    try:
+        write_all(descriptor, data)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """os.write until everything is written: one call may take only a part. Raises OSError."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def sync_folder(path: Path) -> None:
+    """Make renames in a folder last through a power cut. Raises OSError."""
+    if os.name == "nt":  # which has no such call
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network file systems sync folders by themselves
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(path: Path, files: Mapping[str, bytes]) -> None:
+    """A folder with these files, complete or not at all. Raises OSError.
+
+    If another process is faster, its folder stays. Sweeps away what kills left beside it.
+    """
+    root = path.parent
+    made = [folder for folder in (root, *root.parents) if not folder.exists()]
+    temporary = hidden_sibling(path)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+        for name, data in files.items():
+            write_file(temporary / name, data)
+        sync_folder(temporary)
+        for folder in made:
+            sync_folder(folder.parent)
+        temporary.replace(path)
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        for folder in made:
+            with contextlib.suppress(OSError):  # not made yet, or another process uses it already
+                folder.rmdir()
+        if not isinstance(error, OSError) or not path.exists():
+            raise
+    sync_folder(root)
+    for left in root.glob(f"{_HIDDEN}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > _STALE:
+                shutil.rmtree(left)
+
+
+def hidden_sibling(path: Path) -> Path:
+    """A free name beside `path` for a folder that is being made or removed."""
+    return path.with_name(f"{_HIDDEN}{path.name}-{secrets.token_hex(4)}")
+
+
+def encode_json(value: Any, indent: int | None = 1) -> bytes:
+    """JSON with sorted keys and a last newline; nan and infinity become null."""
+    text = json.dumps(_without_nan(value), sort_keys=True, indent=indent, allow_nan=False)
+    return f"{text}\n".encode()
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _without_nan(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(each) for each in value]
+    return value
+
+
+def decode_json(data: bytes) -> Any:
+    """The JSON value, or None for what is none: no file here holds a mere null."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+
+
+def bytes_of(path: Path, missing: bytes | None = None) -> bytes:
+    """A file's bytes, or `missing` if it is not there. Raises RunError if it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and missing is not None:
+            return missing
+        raise RunError(f"could not read {path} ({error.strerror or error})") from error
