@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from data_files import arrays, write_binary, write_parquet, write_python, write_table
+
 from gammabeta.cli import main
 
 SMALL = ["--data", "synthetic", "--model", "cifar_resnet_8_4", "--epochs", "1"]

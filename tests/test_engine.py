@@ -51,7 +51,9 @@ def train_epoch(engine, epoch, factor=1.0):
 def plain_loop(spec, data, epochs):
     """The recipe without any of our code but the random draws: the slow twin of the engine."""
     model = create_model(spec.model, num_classes=data.num_classes, seed=spec.seed)
-    trained = [p for name, p in model.named_parameters() if ".bn" in f".{name}" or "shortcut.1" in name]
+    trained = [
+        p for name, p in model.named_parameters() if ".bn" in f".{name}" or "shortcut.1" in name
+    ]
     momentum = [torch.zeros_like(p) for p in trained]
     mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
     std = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
@@ -68,7 +70,9 @@ def plain_loop(spec, data, epochs):
                 image = image[:, ::-1] if plan.flip[i] else image
                 chw = torch.from_numpy(image.transpose(2, 0, 1).copy()).float() / 255
                 batch.append((chw - mean) / std)
-            labels = torch.from_numpy(data.train.labels[plan.order[start : start + spec.batch_size]])
+            labels = torch.from_numpy(
+                data.train.labels[plan.order[start : start + spec.batch_size]]
+            )
             loss = F.cross_entropy(model(torch.stack(batch)), labels)
             gradients = torch.autograd.grad(loss, trained)
             for parameter, gradient, velocity in zip(trained, gradients, momentum, strict=True):
@@ -99,7 +103,9 @@ def test_evaluation_counts_every_image_once():
     train_epoch(engine, 0)
     metrics = engine.evaluate()
     images = torch.from_numpy(data.test.images).permute(0, 3, 1, 2).float() / 255
-    images = (images - torch.tensor(data.mean)[:, None, None]) / torch.tensor(data.std)[:, None, None]
+    images = (images - torch.tensor(data.mean)[:, None, None]) / torch.tensor(data.std)[
+        :, None, None
+    ]
     with torch.no_grad():
         logits = engine.model.eval()(images)
     labels = torch.from_numpy(data.test.labels)

@@ -17,7 +17,12 @@ from gammabeta.run import Start
 from gammabeta.train import Epoch, Step
 
 SPEC = RunSpec(
-    model="cifar_resnet_8_4", data="synthetic", epochs=5, batch_size=32, subsample=100, crop_padding=2
+    model="cifar_resnet_8_4",
+    data="synthetic",
+    epochs=5,
+    batch_size=32,
+    subsample=100,
+    crop_padding=2,
 )
 
 
@@ -62,7 +67,9 @@ def test_the_trained_network_is_rebuilt_from_seed_and_checkpoint(tmp_path):
     network = load_run(tmp_path / run.id).network()
     data = gammabeta.run.load_data(run.spec)
     images = torch.from_numpy(data.test.images).permute(0, 3, 1, 2).float() / 255
-    images = (images - torch.tensor(data.mean)[:, None, None]) / torch.tensor(data.std)[:, None, None]
+    images = (images - torch.tensor(data.mean)[:, None, None]) / torch.tensor(data.std)[
+        :, None, None
+    ]
     with torch.no_grad():
         right = network(images).argmax(1) == torch.from_numpy(data.test.labels)
     assert right.double().mean().item() == pytest.approx(run.accuracy, abs=0.003)
@@ -172,14 +179,16 @@ def test_other_data_under_the_same_name_are_refused(tmp_path):
     run = train(SPEC, tmp_path)
     (run.folder.path / "result.json").unlink()
     path = run.folder.path / "inputs.json"
-    path.write_text(path.read_text().replace(json.loads(path.read_text())["data"]["sha256"], "f" * 64))
+    path.write_text(
+        path.read_text().replace(json.loads(path.read_text())["data"]["sha256"], "f" * 64)
+    )
     with pytest.raises(InputError, match="began with other data"):
         train(SPEC, tmp_path)
 
 
 def test_a_diverging_run_fails_with_advice_and_can_be_seen(tmp_path):
     spec = SPEC.replace(lr=1e30, trainable="all")
-    with pytest.raises(RunError, match="loss became .* try a smaller --lr"):
+    with pytest.raises(RunError, match=r"loss became .* try a smaller --lr"):
         train(spec, tmp_path)
     run = load_run(tmp_path / spec.id)
     assert run.result["status"] == "failed"
@@ -214,7 +223,7 @@ def test_a_full_disk_ends_clearly_with_the_last_checkpoint_intact(tmp_path, monk
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(RunError, match=r"No space left on device"):
+        with pytest.raises(RunError, match="No space left on device"):
             train(SPEC, tmp_path / "full")
     run = load_run(tmp_path / "full" / SPEC.id)
     checkpoint, notes = run.folder.load_checkpoint()
@@ -224,12 +233,11 @@ def test_a_full_disk_ends_clearly_with_the_last_checkpoint_intact(tmp_path, monk
 
 
 def test_two_processes_on_one_run_the_second_refuses(tmp_path):
+    def listen(event):
+        if isinstance(event, Start):
+            train(SPEC, tmp_path)
+
     with pytest.raises(RunError, match="is being trained by process"):
-
-        def listen(event):
-            if isinstance(event, Start):
-                train(SPEC, tmp_path)
-
         train(SPEC, tmp_path, listen=listen)
 
 

@@ -13,7 +13,12 @@ from gammabeta.spec import CHOICES, FORMAT
 def test_defaults_are_the_papers_recipe():
     spec = RunSpec()
     assert (spec.optimizer, spec.lr, spec.momentum, spec.weight_decay) == ("sgd", 0.1, 0.9, 1e-4)
-    assert (spec.epochs, spec.batch_size, spec.drops, spec.drop_factor) == (160, 128, (0.5, 0.75), 0.1)
+    assert (spec.epochs, spec.batch_size, spec.drops, spec.drop_factor) == (
+        160,
+        128,
+        (0.5, 0.75),
+        0.1,
+    )
     assert (spec.norm_init, spec.weight_init) == ("uniform", "kaiming_normal")
     assert (spec.flip, spec.crop_padding, spec.precision) == (True, 4, "fp32")
 

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from networks import Foreign, Mixed
 from torch import nn
 
 from gammabeta import InputError, select
 from gammabeta.statistics import set_statistics_policy
-from networks import Foreign, Mixed
 
 
 def _buffers(module):

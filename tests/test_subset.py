@@ -6,13 +6,13 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from networks import Foreign, ForeignBatchNorm, ForeignRMSNorm, Mixed, Odd, ScaleShift
 from torch import nn
 
 from gammabeta import InputError, RunError, create_model, select
 from gammabeta.roles import find_output, is_norm, roles
 from gammabeta.sparse import attached, choose_entries
 from gammabeta.subset import check_fingerprint, fingerprint
-from networks import Foreign, ForeignBatchNorm, ForeignRMSNorm, Mixed, Odd, ScaleShift
 
 SUBSETS = [
     "none", "all", "bn", "gamma", "beta", "output", "shortcut", "random:2", "bias", "bn+output",
@@ -67,7 +67,7 @@ def test_look_alikes_are_found_by_what_they_are_not_by_their_names():
 def test_the_classifier_is_found_by_structure_or_named():
     headless = nn.Sequential(nn.Linear(3, 3), nn.Conv1d(3, 3, 1))
     assert find_output(headless) is None
-    with pytest.raises(InputError, match="cannot tell which module is the classifier.*layers: 0"):
+    with pytest.raises(InputError, match=r"cannot tell which module is the classifier.*layers: 0"):
         select(headless, "output")
     assert select(headless, "output", output="0").count == 12
     with pytest.raises(InputError, match="no module is named 'head'"):
@@ -340,7 +340,7 @@ def test_extract_and_restore_round_trip(text):
 def test_restoring_what_does_not_fit_is_refused_by_name():
     network = create_model("cifar_resnet_8")
     subset = select(network, "bn")
-    with pytest.raises(InputError, match="another subset: 'blocks.0.bn1.bias'"):
+    with pytest.raises(InputError, match=r"another subset: 'blocks.0.bn1.bias'"):
         subset.restore(network, {})
     values = subset.extract(network)
     values["bn.bias"] = torch.zeros(3)
@@ -356,7 +356,7 @@ def test_the_fingerprint_names_the_first_tensor_that_differs():
     check_fingerprint(network, marks)
     with torch.no_grad():
         network.blocks[1].conv2.weight.view(-1)[17] = -0.0
-    with pytest.raises(RunError, match="'blocks.1.conv2.weight' was rebuilt"):
+    with pytest.raises(RunError, match=r"'blocks.1.conv2.weight' was rebuilt"):
         check_fingerprint(network, marks)
     channels_last = create_model("cifar_resnet_8").to(memory_format=torch.channels_last)
     check_fingerprint(channels_last, marks)

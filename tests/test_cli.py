@@ -1,0 +1,214 @@
+"""The command line as a user meets it: train, runs, models, report, demo."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import gammabeta
+from gammabeta import demo
+from gammabeta.cli import main
+from gammabeta.models import PAPER_NETWORKS
+
+TRAIN = [
+    "train",
+    "--data",
+    "synthetic",
+    "--model",
+    "cifar_resnet_8_4",
+    "--epochs",
+    "2",
+    "--subsample",
+    "64",
+    "--batch-size",
+    "32",
+]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def call(capsys, *arguments):
+    code = main([str(each) for each in arguments])
+    out, err = capsys.readouterr()
+    assert code == 0, err
+    return out, err
+
+
+def test_train_says_what_trains_and_how_it_ended(here, capsys):
+    out, err = call(capsys, *TRAIN)
+    for words in ("gamma", "trained", "statistics", "drifts", "frozen", "ms a step", "about"):
+        assert words in err
+    for words in ("test accuracy", "test loss", "|gamma| < 0.01", "training time"):
+        assert words in out
+    assert "top-5" not in out
+
+
+def test_train_json_is_json_and_nothing_else(here, capsys):
+    out, _ = call(capsys, *TRAIN, "--json")
+    result = json.loads(out)
+    assert result["status"] == "ok"
+    assert result["epoch"] == 2
+    assert result["spec"]["model"] == "cifar_resnet_8_4"
+    assert 0 <= result["test_accuracy"] <= 1
+    assert result["subset"]["trained"] == 168
+    again, err = call(capsys, *TRAIN, "--json")
+    assert json.loads(again) == result
+    assert "epoch" not in err  # nothing was trained
+
+
+def test_print_spec_runs_nothing(here, capsys):
+    out, _ = call(capsys, *TRAIN, "--print-spec", "--lr", "1/4")
+    name, _, text = out.partition("\n")
+    values = json.loads(text)
+    assert name == f"id {gammabeta.RunSpec.from_dict(values).id}"
+    assert values["lr"] == 0.25
+    assert list(here.iterdir()) == []
+
+
+def test_a_spec_file_is_overridden_by_flags(here, capsys):
+    out, _ = call(capsys, *TRAIN, "--print-spec", "--json", "--norm-init", "ones", "--lr", "0.3")
+    (here / "spec.json").write_text(out)
+    out, _ = call(capsys, "train", "--spec", "spec.json", "--lr", "0.2", "--print-spec", "--json")
+    values = json.loads(out)
+    assert (values["lr"], values["norm_init"], values["epochs"]) == (0.2, "ones", 2)
+    out, _ = call(
+        capsys, "train", "--spec", "spec.json", "--optimizer", "adam", "--print-spec", "--json"
+    )
+    assert json.loads(out)["lr"] == 0.001
+
+
+def test_every_field_of_a_spec_is_a_flag(here, capsys):
+    flags = {
+        "--model": "cifar_vgg_11", "--trainable": "output+bn", "--data": "digits",
+        "--epochs": "3", "--batch-size": "64", "--seed": "4", "--optimizer": "sgd",
+        "--lr": "0.2", "--momentum": "0.8", "--weight-decay": "0.001",
+        "--lr-by-role": "output=0.01,beta=1/2", "--weight-decay-by-role": "gamma=0",
+        "--schedule": "step", "--drops": "1/4,1/2", "--drop-factor": "0.2",
+        "--warmup-epochs": "0.5", "--label-smoothing": "0.1", "--weight-init": "binary",
+        "--norm-init": "symmetric", "--statistics": "frozen", "--precision": "bf16",
+        "--crop-padding": "3", "--subsample": "100", "--random-labels": "0.25",
+    }  # fmt: skip
+    words = [word for pair in flags.items() for word in pair]
+    out, _ = call(capsys, "train", *words, "--nesterov", "--flip", "--print-spec", "--json")
+    values = json.loads(out)
+    plain = json.loads(call(capsys, "train", "--print-spec", "--json")[0])
+    assert values.keys() == plain.keys()
+    same = {key for key in values if values[key] == plain[key]}
+    assert same == {"format", "optimizer", "schedule", "betas", "flip"}
+    assert values["lr_by_role"] == {"beta": 0.5, "output": 0.01}
+
+
+def test_runs_are_listed_shown_and_removed(here, capsys):
+    result = json.loads(call(capsys, *TRAIN, "--json")[0])
+    rows = json.loads(call(capsys, "runs", "--json")[0])
+    assert [row["id"] for row in rows] == [result["id"]]
+    assert (rows[0]["status"], rows[0]["epochs_done"], rows[0]["epochs"]) == ("ok", 2, 2)
+    listed, _ = call(capsys, "runs")
+    assert result["id"] in listed
+    assert "bn" in listed
+    shown = json.loads(call(capsys, "runs", "show", result["id"][:5], "--json")[0])
+    assert len(shown["metrics"]) == 2
+    assert shown["environment"]["sessions"][0]["engine"] == "eager"
+    assert shown["spec"] == result["spec"]
+    text, _ = call(capsys, "runs", "show", result["id"])
+    assert "blocks.0.bn1.weight" in text
+    call(capsys, "runs", "rm", result["id"])
+    assert json.loads(call(capsys, "runs", "--json")[0]) == []
+    assert "no runs" in call(capsys, "runs")[0]
+
+
+def test_models_lists_every_network_of_the_paper(here, capsys):
+    rows = json.loads(call(capsys, "models", "--json")[0])
+    assert [row["name"] for row in rows] == list(PAPER_NETWORKS)
+    by_name = {row["name"]: row for row in rows}
+    assert by_name["cifar_resnet_866"] == {
+        "name": "cifar_resnet_866", "total": 13_979_930, "bn": 64_736, "shortcut_bn": 192,
+        "output": 650, "shortcut": 2_560,
+    }  # fmt: skip
+    table, _ = call(capsys, "models")
+    assert "13,979,930" in table
+    assert max(len(line) for line in table.splitlines()) <= 120
+
+
+def test_report_writes_one_page_about_all_runs(here, capsys):
+    call(capsys, *TRAIN)
+    call(capsys, "report", "--out", "page.html")
+    page = (here / "page.html").read_text()
+    assert page.startswith("<!DOCTYPE html>")
+    assert "cifar_resnet_8_4" in page
+
+
+def test_demo_trains_reports_and_does_nothing_the_second_time(here, capsys, monkeypatch):
+    specs = [
+        spec.replace(epochs=1, subsample=128, model="cifar_resnet_8_4")
+        for spec in demo.demo_specs()
+    ]
+    monkeypatch.setattr(demo, "demo_specs", lambda: specs)
+    table, _ = call(capsys, "demo")
+    for subset in demo.SUBSETS:
+        assert subset in table
+    assert (here / "report.html").stat().st_size > 50_000
+    rows = json.loads(call(capsys, "demo", "--json")[0])
+    assert [row["trainable"] for row in rows] == list(demo.SUBSETS)
+    assert rows[0]["trained"] == 0
+    assert rows[-1]["trained"] == rows[-1]["total"]
+    _, err = call(capsys, "demo")
+    assert "left" not in err
+    assert len(list((here / "runs").iterdir())) == 8
+
+
+def test_the_demos_specs_are_the_papers_network_and_eight_subsets():
+    specs = demo.demo_specs()
+    assert {spec.model for spec in specs} == {"cifar_resnet_14"}
+    assert {spec.data for spec in specs} == {"digits"}
+    assert [spec.trainable for spec in specs] == list(demo.SUBSETS)
+    assert len({spec.id for spec in specs}) == 8
+
+
+def test_the_program_starts_and_reports_its_errors(here):
+    command = [sys.executable, "-m", "gammabeta"]
+    good = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False)
+    assert (good.returncode, good.stdout.strip()) == (0, gammabeta.__version__)
+    bad = subprocess.run(
+        [*command, "train", "--model", "cifar_resnet_15"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (bad.returncode, bad.stdout, bad.stderr.count("\n")) == (2, "", 1)
+
+
+def test_a_run_that_fails_exits_with_one_and_one_line(here, capsys):
+    code = main([*TRAIN, "--lr", "1e30", "--trainable", "all"])
+    err = capsys.readouterr().err
+    assert code == 1
+    assert "try a smaller --lr" in err.splitlines()[-1]
+    assert "Traceback" not in err
+    rows = json.loads(call(capsys, "runs", "--json")[0])
+    assert rows[0]["status"] == "failed"
+    assert "try a smaller" in rows[0]["error"]
+    assert "failed: the training loss became" in call(capsys, "runs")[0]
+
+
+def test_help_names_every_command_and_flag(here, capsys):
+    with pytest.raises(SystemExit) as done:
+        main(["--help"])
+    assert done.value.code == 0
+    out = capsys.readouterr().out
+    assert all(f" {name} " in out for name in ("demo", "train", "runs", "models", "report"))
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    out = capsys.readouterr().out
+    for flag in (
+        "--data-dir",
+        "--engine",
+        "--device",
+        "--runs",
+        "--json",
+        "--print-spec",
+        "--spec",
+    ):
+        assert flag in out
