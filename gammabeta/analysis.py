@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from gammabeta.errors import InputError, RunError
+from gammabeta.errors import RunError
+from gammabeta.gammas import pool
 from gammabeta.spec import RunSpec
 from gammabeta.store import RunFolder
 
-SMALL = 0.01  # the paper's definition: a feature is switched off when |gamma| < 0.01
 DAMAGED = "damaged"
 _NOT_RECIPE = ("format", "model", "trainable", "data", "seed")
 
@@ -173,24 +173,13 @@ def gammas(run: RunFolder) -> dict[str, np.ndarray] | None:
     } or None
 
 
-def small_share(values: dict[str, np.ndarray] | np.ndarray, threshold: float = SMALL) -> float:
-    """The share of gammas with |gamma| < threshold, strictly, all layers counted together.
-
-    The comparison is made in the precision of the values, so a float32 gamma of 0.01 is not small.
-    """
-    pooled = _pooled(values)
-    if not pooled.size:
-        raise InputError("no gammas to count: give those of a run that trains gamma")
-    return float(np.mean(np.abs(pooled) < threshold))
-
-
 def gamma_pools(runs: Iterable[RunFolder]) -> list[GammaPool]:
     """The gammas of each subset that trains them, pooled over layers and finished runs."""
     pools = []
     for trainable, members in _by_subset(runs).items():
         found = [each for run in members if run.status == "ok" and (each := gammas(run))]
         if found:
-            pools.append(GammaPool(trainable, len(found), np.concatenate([*map(_pooled, found)])))
+            pools.append(GammaPool(trainable, len(found), np.concatenate([*map(pool, found)])))
     return pools
 
 
@@ -245,9 +234,10 @@ def is_above(group: GroupRow, other: GroupRow) -> bool:
 
 
 def is_paper_recipe(section: Section) -> bool:
-    """Whether the runs follow the paper's CIFAR-10 recipe in every field and on all its images."""
+    """Whether the runs follow the paper's CIFAR-10 recipe on all its images, in any precision."""
     paper = RunSpec(model=section.model, data="cifar10").to_dict()
-    same = all(paper.get(key) == value for key, value in section.recipe.items())
+    recipe = {**section.recipe, "precision": paper["precision"]}
+    same = all(paper.get(key) == value for key, value in recipe.items())
     whole = all(
         (run.inputs["data"]["train"], run.inputs["data"]["test"]) == (50_000, 10_000)
         for run in section.runs
@@ -339,11 +329,6 @@ def _by_subset(runs: Iterable[RunFolder]) -> dict[str, list[RunFolder]]:
     for run in runs:
         members.setdefault(run.spec["trainable"], []).append(run)
     return members
-
-
-def _pooled(values: dict[str, np.ndarray] | np.ndarray) -> np.ndarray:
-    parts = list(values.values()) if isinstance(values, dict) else [values]
-    return np.concatenate([np.ravel(part) for part in parts]) if parts else np.empty(0)
 
 
 def _number(value: Any) -> float | None:

@@ -288,9 +288,10 @@ def _add_report(commands: Any) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
+    from gammabeta.paper import PUBLISHED
     from gammabeta.report import write_report
 
-    write_report(Path(options.runs), Path(options.out))
+    write_report(Path(options.runs), Path(options.out), published=PUBLISHED)
     print(f"wrote {options.out}")
 
 

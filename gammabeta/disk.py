@@ -36,21 +36,26 @@ def writing(path: Path, verb: str = "write") -> Iterator[None]:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
+    """`replace_file` for the files of a run: raises RunError if it cannot be written."""
+    with writing(path):
+        replace_file(path, data)
+
+
+def replace_file(path: Path, data: bytes) -> None:
     """Replace the file `path` by `data`: after a kill or a power cut it is the old or the new one.
 
-    Raises RunError if it cannot be written, and leaves nothing but the old file (or, where only
+    Raises OSError if it cannot be written, and leaves nothing but the old file (or, where only
     the last flush failed, the new one).
     """
     temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
-    with writing(path):
-        try:
-            write_file(temporary, data)
-            temporary.replace(path)
-        except BaseException:  # an interrupt must not leave the file either
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
-        sync_folder(path.parent)
+    try:
+        write_file(temporary, data)
+        temporary.replace(path)
+    except BaseException:  # an interrupt must not leave the file either
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
 
 
 def write_file(path: Path, data: bytes) -> None:

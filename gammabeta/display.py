@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 
 from gammabeta.models import PAPER_NETWORKS, architecture
+from gammabeta.paper import published_accuracy
 from gammabeta.roles import roles
 from gammabeta.run import Event, Run, Start
 from gammabeta.spec import RunSpec
@@ -159,6 +160,9 @@ def print_result(run: Run) -> None:
     subset = run.folder.inputs["subset"]
     print(f"run {run.id}: {run.spec.model}, {run.spec.trainable}, {result['epoch']} epochs")
     print(f"  test accuracy   {percent(result['test_accuracy'])}")
+    published = published_accuracy(run.spec)
+    if published is not None:
+        print(f"  the paper says  {published:.1%} (mean of five runs)")
     if "test_top5" in result:
         print(f"  test top-5      {percent(result['test_top5'])}")
     print(f"  test loss       {result['test_loss']:.4f}")

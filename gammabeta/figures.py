@@ -19,7 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from gammabeta.analysis import SMALL, Curve, GammaPool, GroupRow, small_share
+from gammabeta.analysis import Curve, GammaPool, GroupRow
+from gammabeta.gammas import SMALL, small_share
 
 WIDE, NARROW = 7.8, 3.7  # inches, for a page of 900 px and for a phone: no one size serves both
 INK, GRID = "#6b7280", "#b9bfca"  # mid-tones, readable on white and on black

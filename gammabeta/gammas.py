@@ -1,11 +1,17 @@
 """The gammas of a network, and the share of them that training has switched off."""
 
-import torch
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
 from torch import Tensor, nn
 
+from gammabeta.errors import InputError
 from gammabeta.roles import is_norm
 
-SMALL = 0.01  # |gamma| below this is called a switched-off feature (paper, section 5)
+SMALL = 0.01  # the paper's definition: a feature is switched off when |gamma| < 0.01
+
+Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def gammas(module: nn.Module) -> dict[str, Tensor]:
@@ -17,12 +23,25 @@ def gammas(module: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def small_share(values: Tensor, threshold: float = SMALL) -> float:
-    """Share of the gammas with |gamma| < threshold, in 0..1; 0 where there are none."""
-    return float((values.abs() < threshold).double().mean()) if values.numel() else 0.0
+def small_share(values: Mapping[str, Array] | Array, threshold: float = SMALL) -> float:
+    """The share of gammas with |gamma| < threshold, strictly, all layers counted together.
+
+    The comparison is made in the precision of the values, so a float32 gamma of 0.01 is not small.
+    """
+    pooled = pool(values)
+    if not pooled.size:
+        raise InputError("no gammas to count: give those of a network with normalisation layers")
+    return float(np.mean(np.abs(pooled) < threshold))
 
 
-def small_gammas(module: nn.Module) -> float:
-    """`small_share` over all gammas of a network together."""
-    found = list(gammas(module).values())
-    return small_share(torch.cat([value.flatten().cpu() for value in found])) if found else 0.0
+def pool(values: Mapping[str, Array] | Array) -> Array:
+    """The gammas of all layers in one row."""
+    if not isinstance(values, Mapping):
+        return np.ravel(values)
+    return np.concatenate([np.ravel(layer) for layer in values.values()] or [np.zeros(0)])
+
+
+def small_gammas(module: nn.Module) -> float | None:
+    """`small_share` over all gammas of a network, trained or not; None where it has none."""
+    found = {name: gamma.float().cpu().numpy() for name, gamma in gammas(module).items()}
+    return small_share(found) if found else None

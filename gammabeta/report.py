@@ -4,8 +4,6 @@ Every sentence is composed from the runs at hand, and the same runs give the sam
 assembly are here, looks in report.html.jinja, pictures in figures.py, numbers in analysis.py.
 """
 
-import contextlib
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,9 +30,10 @@ from gammabeta.analysis import (
     is_paper_recipe,
     plain,
     sections,
-    small_share,
 )
+from gammabeta.disk import replace_file
 from gammabeta.errors import InputError, RunError
+from gammabeta.gammas import small_share
 from gammabeta.store import RunFolder, list_runs
 
 Published = Mapping[tuple[str, str], float]
@@ -88,14 +87,10 @@ def write_report(
     if out.is_dir():
         raise InputError(f"{out} is a folder: name a file, for example {out / 'report.html'}")
     text = report_html(found, title, published)
-    temporary = out.with_name(f".tmp-{out.name}-{os.getpid()}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(out)
+        replace_file(out, text.encode())
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise RunError(f"could not write {out} ({error.strerror or error})") from error
 
 

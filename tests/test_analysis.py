@@ -9,6 +9,7 @@ import torch
 
 from gammabeta import analysis
 from gammabeta.errors import InputError
+from gammabeta.gammas import small_share
 from gammabeta.spec import RunSpec
 from gammabeta.store import RunFolder
 
@@ -168,15 +169,15 @@ def test_gamma_pools_join_finished_seeds(tmp_path: Path) -> None:
     ],
 )
 def test_small_means_strictly_below_the_threshold(values: list[float], expected: float) -> None:
-    assert analysis.small_share({"bn": np.array(values, dtype=np.float32)}) == expected
+    assert small_share({"bn": np.array(values, dtype=np.float32)}) == expected
 
 
 def test_small_share_counts_channels_not_layers() -> None:
     layers = {"a": np.zeros(3), "b": np.ones(1)}
-    assert analysis.small_share(layers) == 0.75
-    assert analysis.small_share(layers, threshold=2) == 1
+    assert small_share(layers) == 0.75
+    assert small_share(layers, threshold=2) == 1
     with pytest.raises(InputError, match="no gammas"):
-        analysis.small_share({})
+        small_share({})
 
 
 @pytest.mark.parametrize(

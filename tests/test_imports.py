@@ -18,7 +18,7 @@ LEVELS = {
     "train": 4,
     "run": 5,
     "analysis": 6,
-    "demo": 7,
+    "demo": 7, "paper": 7,
     "figures": 8, "report": 8.1,
     "display": 8.5, "cli": 9, "__main__": 10,
 }  # fmt: skip

@@ -1,8 +1,6 @@
 """The cache folder: where what was downloaded or parsed is kept. Anything in it can be deleted."""
 
 import os
-import tempfile
-from contextlib import suppress
 from pathlib import Path
 
 
@@ -19,17 +17,3 @@ def cache_folder() -> Path:
         return Path.home() / ".cache" / "gammabeta"
     except RuntimeError as error:
         raise OSError("there is no home folder: set GAMMABETA_CACHE") from error
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write the whole file or nothing, so a reader never meets half of it. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(name).replace(path)
-    except BaseException:
-        with suppress(OSError):
-            Path(name).unlink()
-        raise

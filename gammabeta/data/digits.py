@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.csv
 
 from gammabeta import rng
-from gammabeta.data.cache import cache_folder, write_atomically
+from gammabeta.data.cache import cache_folder
 from gammabeta.data.dataset import Dataset, Split, make_dataset
+from gammabeta.disk import replace_file
 from gammabeta.errors import InputError
 
 _CACHE_NAME = "digits-1.npz"  # the number changes with the split or the layout of the file
@@ -112,4 +113,6 @@ def _write_cache(arrays: dict[str, np.ndarray]) -> None:
     content = io.BytesIO()
     np.savez(content, **arrays, sha256=_checksum(arrays))  # type: ignore[arg-type]
     with suppress(OSError):  # a read-only home only costs the time of parsing again
-        write_atomically(cache_folder() / _CACHE_NAME, content.getvalue())
+        folder = cache_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_file(folder / _CACHE_NAME, content.getvalue())
