@@ -5,8 +5,7 @@ from gammabeta.models import create_model
 from gammabeta.run import Run, load_run, train
 from gammabeta.spec import RunSpec
 from gammabeta.subset import Subset, Verdict, select
-
-__version__ = "0.1.0"
+from gammabeta.version import __version__
 
 __all__ = [
     "GammabetaError",
@@ -16,6 +15,7 @@ __all__ = [
     "RunSpec",
     "Subset",
     "Verdict",
+    "__version__",
     "create_model",
     "load_run",
     "select",

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 
-import gammabeta
+from gammabeta.version import __version__
 
 
 def environment(device: torch.device) -> dict[str, Any]:
     """JSON values that say on what machine and with what software this process runs."""
     commit, dirty = _commit()
     return {
-        "gammabeta": gammabeta.__version__,
+        "gammabeta": __version__,
         "commit": commit,
         "dirty": dirty,
         "python": platform.python_version(),
@@ -50,7 +50,7 @@ def _processor() -> str:
 
 def _commit() -> tuple[str | None, bool | None]:
     """Commit of the checkout this package was imported from, and whether it was changed since."""
-    top = Path(gammabeta.__file__).parent.parent
+    top = Path(__file__).parent.parent
     if not (top / ".git").exists():
         return None, None
 

@@ -10,7 +10,7 @@ import pytest
 import gammabeta
 
 LEVELS = {
-    "errors": 0, "rng": 0, "language": 0.2, "spec": 0.5,
+    "errors": 0, "rng": 0, "version": 0, "language": 0.2, "spec": 0.5,
     "roles": 1, "sparse": 1, "statistics": 1.1, "subset": 1.2, "gammas": 1.2, "schedule": 1,
     "disk": 1, "data": 1.1, "checkpoint": 1.1, "store": 1.2, "environment": 1,
     "models": 2,
@@ -87,7 +87,7 @@ def test_every_module_can_be_imported():
 def test_the_public_names():
     assert sorted(gammabeta.__all__) == [
         "GammabetaError", "InputError", "Run", "RunError", "RunSpec", "Subset", "Verdict",
-        "create_model", "load_run", "select", "train",
+        "__version__", "create_model", "load_run", "select", "train",
     ]  # fmt: skip
     assert all(hasattr(gammabeta, name) for name in gammabeta.__all__)
 
