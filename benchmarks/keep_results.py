@@ -1,6 +1,6 @@
 """Finished runs to results/: what was measured, with spec, hardware, versions and commit.
 
-    python benchmarks/keep_results.py RUNS results/cifar10_resnet14.json [--picture docs/subsets.svg]
+    python benchmarks/keep_results.py RUNS results/NAME.json [--picture docs/subsets.svg]
 
 Keeps for every finished run its spec, its session, the data's sha256, the result and the learning
 curve, sorted so that a second call changes nothing. The picture is the accuracy by subset of the
