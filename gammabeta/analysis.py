@@ -276,7 +276,7 @@ def plain(value: Any) -> str:
 def _row(run: RunFolder) -> RunRow:
     spec, result, status, error = run.spec, run.result or {}, str(run.status), None
     try:
-        metrics, subset = run.metrics(), run.inputs["subset"]
+        metrics, subset = run.metrics(), run.inputs.get("subset", {})
     except RunError as damage:
         metrics, subset, result, status, error = [], {}, {}, DAMAGED, str(damage)
     last = {**(metrics[-1] if metrics else {}), **result}
@@ -285,12 +285,12 @@ def _row(run: RunFolder) -> RunRow:
     return RunRow(
         id=run.id,
         status=status,
-        model=spec["model"],
-        trainable=spec["trainable"],
-        data=spec["data"],
+        model=str(spec.get("model", "")),
+        trainable=str(spec.get("trainable", "")),
+        data=str(spec.get("data", "")),
         recipe=json.dumps({k: v for k, v in spec.items() if k not in _NOT_RECIPE}, sort_keys=True),
-        seed=spec["seed"],
-        epochs=spec["epochs"],
+        seed=int(_number(spec.get("seed")) or 0),
+        epochs=int(_number(spec.get("epochs")) or 0),
         epochs_done=run.epochs_done,
         trained=trained,
         total=total,

@@ -35,19 +35,21 @@ def main(arguments: list[str] | None = None) -> int:
     except GammabetaError as error:
         return _fail(error, 1)
     except KeyboardInterrupt:
-        print("\nstopped; the same command again resumes it", file=sys.stderr)
+        print("\ngammabeta: stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe has gone; nothing is left to say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        hint = "a failed run keeps the traceback in its result.json"
-        return _fail(f"{type(error).__name__}: {error} ({hint})", 1)
+        return _fail(f"{type(error).__name__}: {error}", 1)
     return 0
 
 
 def _fail(error: object, code: int) -> int:
-    print("gammabeta: " + " ".join(str(error).split()), file=sys.stderr)
+    line = " ".join(str(error).split())
+    if len(line) > 700:  # somebody's endless number or name, not ours
+        line = f"{line[:450]} ... {line[-200:]}"
+    print(f"gammabeta: {line}", file=sys.stderr)
     return code
 
 
@@ -72,6 +74,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> _Parser:
     parser = _Parser(prog="gammabeta", description=gammabeta.__doc__, allow_abbrev=False)
+    parser.set_defaults(known_flags=["--help", "--version"])
     parser.add_argument("--version", action="version", version=gammabeta.__version__)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=_Parser)
     parser.set_defaults(command=lambda options: parser.print_help())
@@ -112,12 +115,13 @@ def _add_demo(commands: Any) -> None:
 
 
 def _demo(options: argparse.Namespace) -> None:
-    from gammabeta.demo import demo_specs
+    from gammabeta import demo
     from gammabeta.display import TrainDisplay, print_demo
-    from gammabeta.report import write_report
+    from gammabeta.report import check_out, write_report
     from gammabeta.run import train
 
-    specs = demo_specs()
+    check_out(Path(options.out))
+    specs = demo.demo_specs()
     trained = []
     with TrainDisplay(tuple(spec.trainable for spec in specs)) as display:
         for spec in specs:
@@ -134,7 +138,9 @@ def _demo(options: argparse.Namespace) -> None:
 def _add_train(commands: Any) -> None:
     parser = _command(commands, "train", _train, "train one run, or resume it")
     parser.add_argument(
-        "--spec", metavar="FILE", help="start from this spec.json; flags override it"
+        "--spec",
+        metavar="FILE",
+        help="start from this spec.json; flags override it (a new --optimizer brings its own lr)",
     )
     science = parser.add_argument_group("what is trained (default: the paper's CIFAR-10 recipe)")
     for item in fields(RunSpec):
@@ -173,13 +179,16 @@ def _reader(name: str) -> Any:
     def read(text: str) -> Any:
         try:
             if name.endswith("_by_role"):
-                return {role: number(value) for role, value in _pairs(text)}
+                pairs = _pairs(text)
+                if len({role for role, _ in pairs}) < len(pairs):
+                    raise argparse.ArgumentTypeError(f"'{text}' names a role twice")
+                return {role: number(value) for role, value in pairs}
             if typing.get_origin(kind) is tuple:
                 return [number(part) for part in text.split(",") if part]
             if kind is float:
                 return number(text)
             return text if kind is str else int(text)
-        except (ValueError, ZeroDivisionError):
+        except (ValueError, ZeroDivisionError, OverflowError):
             raise argparse.ArgumentTypeError(f"'{text}' is not {_wanted(name, kind)}") from None
 
     return read
@@ -207,7 +216,7 @@ def _read_spec(options: argparse.Namespace) -> RunSpec:
         values = json.loads(Path(options.spec).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read the spec {options.spec}: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{options.spec} is no JSON ({error})") from None
     return RunSpec.from_dict(values).replace(**changes)
 
@@ -215,6 +224,11 @@ def _read_spec(options: argparse.Namespace) -> RunSpec:
 def _train(options: argparse.Namespace) -> None:
     spec = _read_spec(options)
     if options.print_spec:
+        from gammabeta.models import architecture
+        from gammabeta.run import check_roles
+        from gammabeta.subset import select
+
+        check_roles(spec, select(architecture(spec.model), spec.trainable))
         shown = json.dumps(spec.to_dict(), indent=1, sort_keys=True)
         print(shown if options.json else f"id {spec.id}\n{shown}")
         return

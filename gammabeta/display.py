@@ -6,6 +6,7 @@ Results go to stdout, everything that only accompanies the work to stderr.
 import json
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from gammabeta.models import PAPER_NETWORKS, architecture
+from gammabeta.analysis import run_rows
+from gammabeta.models import architecture
+from gammabeta.names import PAPER_NETWORKS
 from gammabeta.paper import published_accuracy
 from gammabeta.roles import roles
 from gammabeta.run import Event, Run, Start
-from gammabeta.spec import RunSpec
 from gammabeta.store import RunFolder
-from gammabeta.subset import Subset
+from gammabeta.subset import Subset, Verdict
 from gammabeta.train import Step
 
 PLAIN_SECONDS = 30  # between two lines of progress where there is no terminal
@@ -32,7 +34,7 @@ class TrainDisplay:
     """
 
     def __init__(self, labels: tuple[str, ...] = ()) -> None:
-        self.console = Console(stderr=True, highlight=False)
+        self.console = Console(stderr=True, highlight=False, markup=False, emoji=False)
         self.labels = labels
         self.index = -1 if labels else 0
         self.bar: Progress | None = None
@@ -70,7 +72,7 @@ class TrainDisplay:
             self.work_began, self.skipped, self.began = True, start, time.perf_counter()
         if self.console.is_terminal and self.bar is None:
             self.bar = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 TextColumn("{task.percentage:>3.0f}%"),
                 TimeRemainingColumn(),
@@ -126,21 +128,22 @@ def print_start(console: Console, event: Start) -> None:
 
 
 def subset_table(subset: Subset) -> Table:
-    """The verdicts, summed by role and verdict; `runs show` has every tensor."""
-    sums: dict[tuple[str, str], list[int]] = {}
+    """The verdicts by role, with the names of each; `runs show` has a line for every tensor."""
+    groups: dict[tuple[str, str], list[Verdict]] = {}
     for row in subset.table:
-        total = sums.setdefault((row.role, row.verdict), [0, 0, 0])
-        total[0] += 1
-        total[1] += row.size
-        total[2] += row.trained
+        groups.setdefault((row.role, row.verdict), []).append(row)
     table = Table(box=None, pad_edge=False)
     for column in ("role", "verdict"):
         table.add_column(column)
     for column in ("tensors", "values", "trained"):
         table.add_column(column, justify="right")
+    table.add_column("which", overflow="fold")
     order = {"trained": 0, "sparse": 1, "frozen": 2, "drifts": 3}
-    for (role, verdict), numbers in sorted(sums.items(), key=lambda each: order[each[0][1]]):
-        table.add_row(role, verdict, *(f"{number:,}" for number in numbers))
+    for (role, verdict), rows in sorted(groups.items(), key=lambda each: order[each[0][1]]):
+        sums = (len(rows), sum(row.size for row in rows), sum(row.trained for row in rows))
+        names = [row.name for row in rows]
+        which = ", ".join(names) if len(names) < 4 else f"{names[0]}, {names[1]} ... {names[-1]}"
+        table.add_row(role, verdict, *(f"{number:,}" for number in sums), which)
     share = subset.count / subset.total if subset.total else 0.0
     table.add_row("", "", "", f"{subset.total:,}", f"{subset.count:,} ({share:.2%})")
     return table
@@ -160,8 +163,9 @@ def print_result(run: Run) -> None:
     subset = run.folder.inputs["subset"]
     print(f"run {run.id}: {run.spec.model}, {run.spec.trainable}, {result['epoch']} epochs")
     print(f"  test accuracy   {percent(result['test_accuracy'])}")
+    data = run.folder.inputs["data"]
     published = published_accuracy(run.spec)
-    if published is not None:
+    if published is not None and (data["train"], data["test"]) == (50_000, 10_000):
         print(f"  the paper says  {published:.1%} (mean of five runs)")
     if "test_top5" in result:
         print(f"  test top-5      {percent(result['test_top5'])}")
@@ -198,28 +202,10 @@ def print_demo(runs: list[Run], as_json: bool) -> None:
     _stdout().print(table)
 
 
-def run_row(folder: RunFolder) -> dict[str, Any]:
-    """One line of `gammabeta runs`."""
-    spec, result, records = folder.spec, folder.result or {}, folder.metrics()
-    last = records[-1] if records else {}
-    return {
-        "id": folder.id,
-        "status": folder.status,
-        "model": spec["model"],
-        "trainable": spec["trainable"],
-        "data": spec["data"],
-        "seed": spec["seed"],
-        "epochs_done": folder.epochs_done,
-        "epochs": spec["epochs"],
-        "test_accuracy": last.get("test_accuracy"),
-        "error": result.get("error"),
-    }
-
-
 def print_runs(folders: list[RunFolder], root: Path, as_json: bool) -> None:
-    rows = [run_row(folder) for folder in folders]
+    rows = run_rows(folders)
     if as_json:
-        print(json.dumps(rows, indent=1))
+        print(json.dumps([asdict(row) for row in rows], indent=1))
         return
     if not rows:
         print(f"no runs in {root}")
@@ -230,21 +216,20 @@ def print_runs(folders: list[RunFolder], root: Path, as_json: bool) -> None:
             name, justify="right" if name in ("seed", "epochs", "accuracy") else "left"
         )
     for row in rows:
-        accuracy = row["test_accuracy"]
         table.add_row(
-            row["id"],
-            row["status"],
-            row["model"],
-            row["trainable"],
-            row["data"],
-            str(row["seed"]),
-            f"{row['epochs_done']}/{row['epochs']}",
-            "" if accuracy is None else percent(accuracy),
+            row.id,
+            row.status,
+            row.model,
+            row.trainable,
+            row.data,
+            str(row.seed),
+            f"{row.epochs_done}/{row.epochs}",
+            percent(row.test_accuracy),
         )
     _stdout().print(table)
     for row in rows:
-        if row["error"]:
-            print(f"{row['id']} failed: {row['error']}")
+        if row.error:
+            print(f"{row.id} {row.status}: {row.error}")
 
 
 def print_run(folder: RunFolder, as_json: bool) -> None:
@@ -261,9 +246,8 @@ def print_run(folder: RunFolder, as_json: bool) -> None:
     if as_json:
         print(json.dumps(shown, indent=1, sort_keys=True))
         return
-    row = run_row(folder)
-    print(f"run {folder.id} ({folder.status}), {folder.epochs_done}/{row['epochs']} epochs")
-    print(RunSpec.from_dict(folder.spec).to_json())
+    print(f"run {folder.id} ({folder.status}), {folder.epochs_done} epochs done")
+    print(json.dumps(folder.spec, sort_keys=True))
     if folder.result:
         print(json.dumps(folder.result, sort_keys=True))
     table = Table(box=None, pad_edge=False)
@@ -315,7 +299,7 @@ def print_models(as_json: bool) -> None:
 def _stdout() -> Console:
     # Where there is no terminal a table must not be folded at 80 columns.
     width = None if sys.stdout.isatty() else 200
-    return Console(highlight=False, width=width)
+    return Console(highlight=False, markup=False, emoji=False, width=width)
 
 
 def percent(share: float | None) -> str:

@@ -86,7 +86,7 @@ def _split(text: str) -> list[tuple[str, str]]:
 
 def _per_channel(part: str) -> int:
     digits = part.removeprefix("random:")
-    if not digits.isascii() or not digits.isdigit() or int(digits) < 1:
+    if not re.fullmatch("[0-9]{1,9}", digits) or int(digits) < 1:
         raise InputError(f"'{part}': write random:K with K = 1 or more, for example random:2")
     return int(digits)
 
@@ -95,7 +95,7 @@ def _checked(part: str, text: str) -> str:
     if part.startswith("name:"):
         try:
             re.compile(part.removeprefix("name:"))
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise InputError(f"'{part}' is no regular expression ({error})") from None
         if part == "name:":
             raise InputError(f"'name:' in '{text}' needs a regular expression, as in name:fc.*")

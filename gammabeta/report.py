@@ -4,6 +4,7 @@ Every sentence is composed from the runs at hand, and the same runs give the sam
 assembly are here, looks in report.html.jinja, pictures in figures.py, numbers in analysis.py.
 """
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -79,19 +80,31 @@ def write_report(
     paper's recipe and beside no others. Raises InputError when there is nothing to report or `out`
     is no file name, RunError when it cannot be written; an older page is then still there.
     """
+    out = Path(out)
+    check_out(out)
     found = list_runs(Path(runs)) if isinstance(runs, str | Path) else list(runs)
     if not found:
         where = f" in {runs}" if isinstance(runs, str | Path) else ""
         raise InputError(f"there are no runs{where}: train one first, for example gammabeta demo")
-    out = Path(out)
-    if out.is_dir():
-        raise InputError(f"{out} is a folder: name a file, for example {out / 'report.html'}")
     text = report_html(found, title, published)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
         replace_file(out, text.encode())
     except OSError as error:
         raise RunError(f"could not write {out} ({error.strerror or error})") from error
+
+
+def check_out(out: Path) -> None:
+    """Raise InputError for a file name under which no page can be written."""
+    try:
+        is_folder, has_parent = out.is_dir(), out.parent.is_dir()
+    except (OSError, ValueError) as error:  # a path that no system accepts
+        raise InputError(f"{str(out)!r} is no file name ({error}): name another") from None
+    if is_folder:
+        raise InputError(f"{out} is a folder: name a file, for example {out / 'report.html'}")
+    if not has_parent:
+        raise InputError(f"there is no folder {out.parent}: make it, or name another file")
+    if not os.access(out.parent, os.W_OK):
+        raise InputError(f"no file can be written in {out.parent}: name another folder")
 
 
 def report_html(runs: Sequence[RunFolder], title: str, published: Published | None = None) -> str:

@@ -104,21 +104,25 @@ def _shortcut_modules(module: nn.Module) -> set[str]:
 
 def find_output(module: nn.Module, output: str | None = None) -> str | None:
     """Name of the classifier: the module named by `output`, else what `get_classifier()` returns
-    (timm), else the last module with parameters if that is a linear layer, else None."""
+    (timm), else the last module with parameters if that is a linear layer, else None. One of
+    several heads in a ModuleList or ModuleDict is no clear case: None."""
     names = {id(child): name for name, child in module.named_modules()}
     if output is not None:
-        if output not in names.values() or not output:
+        if output not in names.values():
             raise InputError(f"no module is named '{output}'; {linear_layers(module)}")
         return output
     get_classifier = getattr(module, "get_classifier", None)
     name = names.get(id(get_classifier())) if callable(get_classifier) else None
-    if name:
+    if name is not None:
         return str(name)
     last = None
     for child in module.modules():
         if any(parameter is not None for parameter in child._parameters.values()):
             last = child
-    return names[id(last)] or None if isinstance(last, nn.Linear) else None
+    if not isinstance(last, nn.Linear):
+        return None
+    parent = module.get_submodule(names[id(last)].rpartition(".")[0])
+    return None if isinstance(parent, nn.ModuleList | nn.ModuleDict) else names[id(last)]
 
 
 def linear_layers(module: nn.Module) -> str:

@@ -18,7 +18,7 @@ from gammabeta.engine import choose_device, choose_engine
 from gammabeta.environment import environment
 from gammabeta.errors import GammabetaError, InputError, RunError
 from gammabeta.gammas import gammas
-from gammabeta.models import create_model
+from gammabeta.models import architecture, create_model
 from gammabeta.sparse import attached
 from gammabeta.spec import RunSpec
 from gammabeta.store import RunFolder
@@ -100,7 +100,10 @@ class Run:
 def load_run(path: str | Path) -> Run:
     """The run in a folder such as runs/0123456789ab. Raises InputError where there is none."""
     folder = RunFolder.open(Path(path))
-    return Run(RunSpec.from_dict(folder.spec), folder)
+    spec = RunSpec.from_dict(folder.spec)
+    if spec.id != folder.id:
+        raise InputError(f"{path} holds the spec of run {spec.id}: it was edited or renamed")
+    return Run(spec, folder)
 
 
 def train(
@@ -119,11 +122,15 @@ def train(
     """
     engine_class = choose_engine(engine)
     chosen = choose_device(device)
-    path = Path(runs) / spec.id
-    if path.exists() and _is_done(RunFolder.open(path)):
-        return load_run(path)
+    if not str(runs):
+        raise InputError("the folder for runs has no name: write for example runs")
+    earlier = RunFolder.find(Path(runs), spec.id, spec.to_dict())
+    if earlier is not None and _is_done(earlier):
+        return Run(spec, earlier)
     data = load_data(spec, data_dir)
     model, subset = _network(spec, data.num_classes)
+    check_roles(spec, subset)
+    _check_last_batch(spec, data)
     folder = RunFolder.create(Path(runs), spec.id, spec.to_dict(), _inputs(data, subset, model))
     with folder.lock():
         if _is_done(folder):  # another process may have finished it while we waited
@@ -152,6 +159,32 @@ def load_data(spec: RunSpec, data_dir: str | Path | None = None) -> Dataset:
             f"write {count} or less"
         )
     return data
+
+
+def check_roles(spec: RunSpec, subset: Subset) -> None:
+    """Refuse rates and decays for roles that do not train: they would do nothing."""
+    trained = sorted({row.role for row in subset.trained.values()})
+    for name in ("lr_by_role", "weight_decay_by_role"):
+        for role, _ in getattr(spec, name):
+            if role not in trained:
+                raise InputError(
+                    f"{name} names '{role}', of which nothing trains under '{subset.text}': "
+                    f"write one of {', '.join(trained) or 'none at all'}"
+                )
+
+
+def _check_last_batch(spec: RunSpec, data: Dataset) -> None:
+    """Refuse a last batch of one image where a BatchNorm would see a single value per channel."""
+    count, size = len(data.train.labels), data.train.images.shape[1]
+    if spec.statistics == "frozen" or count % spec.batch_size != 1 % spec.batch_size:
+        return
+    try:
+        architecture(spec.model)(torch.empty(1, 3, size, size, device="meta"))
+    except ValueError:
+        raise InputError(
+            f"the last batch of an epoch would hold one of the {count} images, too few for the "
+            f"BatchNorms of {spec.model}: write another --batch-size"
+        ) from None
 
 
 def _network(spec: RunSpec, num_classes: int) -> tuple[nn.Module, Subset]:

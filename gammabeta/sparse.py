@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from gammabeta import rng
+from gammabeta.errors import InputError
 
 
 def filter_size(module: _ConvNd) -> int:
@@ -46,11 +47,12 @@ class SparseEntries:
         self.module = module
         self.index = index.to(module.weight.device)
         self.leaf = nn.Parameter(self._gather())
+        # Bound methods, not closures: so a copied or unpickled module has hooks of its own.
         self._handles = [
             module.register_forward_pre_hook(self._substitute),
             module.register_forward_hook(self._restore, always_call=True),
-            module.register_state_dict_pre_hook(lambda *_: self.write()),  # type: ignore[no-untyped-call]
-            module.register_load_state_dict_post_hook(lambda *_: self.read()),  # type: ignore[no-untyped-call]
+            module.register_state_dict_pre_hook(self._before_saving),  # type: ignore[no-untyped-call]
+            module.register_load_state_dict_post_hook(self._after_loading),  # type: ignore[no-untyped-call]
         ]
         module.__dict__["_gammabeta_sparse"] = self
 
@@ -62,6 +64,11 @@ class SparseEntries:
         # parameter itself stays as it is: registered, frozen, and with its own storage.
         frozen = module._parameters["weight"]
         assert frozen is not None
+        if self.leaf.device != frozen.device:
+            raise InputError(
+                f"the trained entries are on {self.leaf.device} and the weight on {frozen.device}: "
+                "move the module to its device first, then call Subset.apply"
+            )
         flat = frozen.detach().flatten()
         scattered = flat.scatter(0, self.index.flatten(), self.leaf.flatten().to(flat.dtype))
         module.__dict__["weight"] = scattered.view_as(frozen).to(
@@ -69,6 +76,12 @@ class SparseEntries:
             if frozen.dim() == 4 and frozen.is_contiguous(memory_format=torch.channels_last)
             else torch.contiguous_format
         )
+
+    def _before_saving(self, *_: object) -> None:
+        self.write()
+
+    def _after_loading(self, *_: object) -> None:
+        self.read()
 
     def _restore(self, module: nn.Module, *_: object) -> None:
         module.__dict__.pop("weight", None)

@@ -6,7 +6,6 @@ A field left at None is resolved at construction, and the resolved value is what
 later change of a default cannot relabel an old result. Standard library only.
 """
 
-import dataclasses
 import hashlib
 import json
 import math
@@ -17,6 +16,7 @@ from typing import Any
 
 from gammabeta import language
 from gammabeta.errors import InputError, suggest
+from gammabeta.names import parse_name
 
 FORMAT = 1  # of spec.json; a change that adds a field comes with the value old runs had
 
@@ -59,7 +59,8 @@ def _help(text: str, default: Any) -> Any:
 class RunSpec:
     """One training run, complete. The defaults are the paper's CIFAR-10 recipe (its appendix).
 
-    Raises InputError, with what to write instead, for anything that cannot be trained.
+    Raises InputError, with what to write instead, for everything that is wrong on its own; what
+    only the data or the network can tell (a part that selects nothing) is refused when it runs.
     """
 
     model: str = _help(
@@ -101,6 +102,7 @@ class RunSpec:
                 value = self._resolve(item.name)
             object.__setattr__(self, item.name, _typed(item.name, _TYPES[item.name], value))
         object.__setattr__(self, "trainable", str(language.parse(self.trainable)))
+        object.__setattr__(self, "model", str(parse_name(self.model)))
         _check(self)
 
     def _resolve(self, name: str) -> Any:
@@ -138,7 +140,7 @@ class RunSpec:
             raise InputError('a spec is a JSON object, for example {"model": "cifar_resnet_14"}')
         values = dict(values)
         number = values.pop("format", FORMAT)
-        if number != FORMAT:
+        if type(number) is not int or number != FORMAT:
             raise InputError(
                 f"this spec has format {number!r}; this gammabeta reads format {FORMAT}"
             )
@@ -185,7 +187,7 @@ def _typed(name: str, kind: Any, value: Any) -> Any:
 
 def _typed_number(name: str, kind: type, value: Any) -> Any:
     good = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
-    if not good or not math.isfinite(value):
+    if not good or not abs(value) < 1e300:  # false for nan too
         wanted = "a whole number" if kind is int else "a finite number"
         raise InputError(f"{name} must be {wanted}, not {value!r}")
     return kind(value)
@@ -257,8 +259,3 @@ def _check(spec: RunSpec) -> None:
             )
         if len(spec.betas) != 2 or not all(0 <= beta < 1 for beta in spec.betas):
             raise InputError("betas must be two numbers of at least 0 and below 1, as in 0.9,0.999")
-
-
-def field_names() -> tuple[str, ...]:
-    """The names of all fields, in their order."""
-    return tuple(item.name for item in dataclasses.fields(RunSpec))

@@ -9,7 +9,6 @@ undo it; between passes every layer is as it was.
 """
 
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from gammabeta.errors import InputError, suggest
 from gammabeta.roles import has_statistics
@@ -17,36 +16,46 @@ from gammabeta.roles import has_statistics
 POLICIES = ("track", "frozen", "batch")
 
 
+class _Enforcer:
+    """Holds one layer to a policy; its bound methods are the hooks, so that a copied or unpickled
+    layer has an enforcer of its own."""
+
+    def __init__(self, layer: nn.Module, policy: str) -> None:
+        self.policy = policy
+        self.kept: list[tuple[bool, dict[str, Tensor | None]]] = []
+        self.handles = [
+            layer.register_forward_pre_hook(self.before),
+            layer.register_forward_hook(self.after, always_call=True),
+        ]
+
+    def before(self, layer: nn.Module, _: object) -> None:
+        self.kept.append((layer.training, dict(layer._buffers)))
+        layer.training = self.policy == "batch"
+        if self.policy == "batch":  # what the pass writes goes into copies that nobody reads
+            for name, buffer in self.kept[-1][1].items():
+                layer._buffers[name] = None if buffer is None else buffer.clone()
+
+    def after(self, layer: nn.Module, *_: object) -> None:
+        if self.kept:
+            layer.training, buffers = self.kept.pop()
+            layer._buffers.update(buffers)
+
+
 def set_statistics_policy(module: nn.Module, policy: str) -> int:
     """Give every layer of `module` that keeps running statistics this policy, in place of any it
     had. Returns how many layers there are."""
-    if policy not in POLICIES:
-        raise InputError(f"unknown statistics policy '{policy}': {suggest(policy, POLICIES)}")
+    check_policy(policy)
     layers = [child for child in module.modules() if has_statistics(child)]
     for layer in layers:
-        for handle in layer.__dict__.pop("_gammabeta_statistics", ()):
+        enforcer = layer.__dict__.pop("_gammabeta_statistics", None)
+        for handle in enforcer.handles if enforcer else ():
             handle.remove()
         if policy != "track":
-            layer.__dict__["_gammabeta_statistics"] = _enforce(layer, policy)
+            layer.__dict__["_gammabeta_statistics"] = _Enforcer(layer, policy)
     return len(layers)
 
 
-def _enforce(layer: nn.Module, policy: str) -> list[RemovableHandle]:
-    kept: list[tuple[bool, dict[str, Tensor | None]]] = []
-
-    def before(module: nn.Module, _: object) -> None:
-        kept.append((module.training, dict(module._buffers)))
-        module.training = policy == "batch"
-        if policy == "batch":  # what the pass writes goes into copies that nobody reads
-            for name, buffer in kept[-1][1].items():
-                module._buffers[name] = None if buffer is None else buffer.clone()
-
-    def after(module: nn.Module, *_: object) -> None:
-        if kept:
-            module.training, buffers = kept.pop()
-            module._buffers.update(buffers)
-
-    return [
-        layer.register_forward_pre_hook(before),
-        layer.register_forward_hook(after, always_call=True),
-    ]
+def check_policy(policy: str) -> None:
+    """Raise InputError for a policy that does not exist."""
+    if policy not in POLICIES:
+        raise InputError(f"unknown statistics policy '{policy}': {suggest(policy, POLICIES)}")

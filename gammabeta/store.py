@@ -110,6 +110,15 @@ class RunFolder:
         return run
 
     @classmethod
+    def find(cls, root: Path, run_id: str, spec: dict[str, Any]) -> "RunFolder | None":
+        """The run of `create`, if it is there already; raises what `create` would raise."""
+        try:
+            there = os.path.lexists(root / run_id)
+        except (OSError, ValueError) as error:  # ValueError: a path that no system accepts
+            raise InputError(f"cannot look into {root} ({error}): choose another") from None
+        return cls.create(root, run_id, spec, {}) if there else None
+
+    @classmethod
     def open(cls, path: Path) -> "RunFolder":
         """The run folder at `path`. Raises InputError if there is none that can be read."""
         path = Path(path)

@@ -18,7 +18,7 @@ from torch.nn.modules.conv import _ConvNd
 from gammabeta import language, sparse
 from gammabeta.errors import InputError, RunError
 from gammabeta.roles import Role, find_output, has_statistics, linear_layers, roles
-from gammabeta.statistics import set_statistics_policy
+from gammabeta.statistics import check_policy, set_statistics_policy
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,9 @@ class Subset:
     def apply(self, module: nn.Module) -> dict[str, nn.Parameter]:
         """Set requires_grad on every parameter of `module`, in place, and enforce the statistics
         policy. Returns the trained leaves by parameter name: give their values to an optimiser.
-        The leaf of a sparse tensor is (C, K): K entries of each of its C channels."""
+        The leaf of a sparse tensor is (C, K): K entries of each of its C channels. Move the module
+        to its device first, and clip or zero the gradients of the returned leaves, not those of
+        `module.parameters()`, which a sparse leaf is not among."""
         for entries in sparse.attached(module).values():
             entries.detach()
         parameters = dict(module.named_parameters())
@@ -148,7 +150,10 @@ def select(
     part that selects nothing, and says what the network has.
     """
     expression = language.parse(text)
+    check_policy(statistics)
     tensors = roles(module, output)
+    if expression.per_channel:
+        _check_sparse(module, expression.per_channel)
     chosen: set[str] = set()
     for part in expression.plus:
         chosen |= _part(module, tensors, part, output)
@@ -231,6 +236,27 @@ def _convolution(module: nn.Module, name: str) -> _ConvNd | None:
     return layer if last == "weight" and isinstance(layer, _ConvNd) else None
 
 
+def _check_sparse(module: nn.Module, per_channel: int) -> None:
+    """`random:K` needs every convolution to own its weight, plainly and alone."""
+    owners: dict[int, str] = {}
+    for name, layer in module.named_modules():
+        if not isinstance(layer, _ConvNd):
+            continue
+        weight = layer._parameters.get("weight")
+        if weight is None:
+            raise InputError(
+                f"random:{per_channel} cannot choose entries of '{name}': its weight is computed "
+                "(a parametrisation or weight norm); remove that first"
+            )
+        if id(weight) in owners:
+            other = owners[id(weight)]
+            raise InputError(
+                f"random:{per_channel} cannot choose entries of a weight that '{other}' and "
+                f"'{name}' share: write a part such as name:REGEX instead"
+            )
+        owners[id(weight)] = name
+
+
 def _statistics_rows(module: nn.Module, policy: str) -> list[Verdict]:
     verdict = "drifts" if policy == "track" else "frozen"
     rows = []
@@ -276,5 +302,6 @@ def check_fingerprint(module: nn.Module, expected: Mapping[str, str]) -> None:
         if found.get(name) != expected.get(name):
             raise RunError(
                 f"'{name}' was rebuilt from the seed with other values than the run began with: "
-                "use the gammabeta and numpy versions noted in its env.json"
+                "use the gammabeta and numpy versions noted in its env.json (orthogonal weights "
+                "also depend on the processor's linear algebra)"
             )

@@ -50,13 +50,10 @@ def train_epochs(engine: EagerEngine, spec: RunSpec, first_epoch: int) -> Iterat
             yield Step(done + 1, spec.epochs * steps_per_epoch)
         loss, accuracy = engine.totals()
         trained_for = time.perf_counter() - started
-        if not math.isfinite(loss):
-            raise RunError(
-                f"the training loss became {loss} in epoch {epoch + 1}: try a smaller --lr, a "
-                "--warmup-epochs, or --precision fp32"
-            )
+        _check_finite("training", loss, epoch)
         started = time.perf_counter()
         evaluation = engine.evaluate()
+        _check_finite("test", evaluation["test_loss"], epoch)
         yield Epoch(
             {
                 "epoch": epoch + 1,
@@ -69,6 +66,14 @@ def train_epochs(engine: EagerEngine, spec: RunSpec, first_epoch: int) -> Iterat
                 "seconds": round(trained_for, 3),
                 "evaluation_seconds": round(time.perf_counter() - started, 3),
             }
+        )
+
+
+def _check_finite(which: str, loss: float, epoch: int) -> None:
+    if not math.isfinite(loss):
+        raise RunError(
+            f"the {which} loss became {loss} in epoch {epoch + 1}: try a smaller --lr, a "
+            "--warmup-epochs, or --precision fp32"
         )
 
 

@@ -9,9 +9,15 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session")
+def _cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture(autouse=True)
-def _apart(monkeypatch):
+def _apart(monkeypatch, _cache):
     monkeypatch.setenv("GAMMABETA_OFFLINE", "1")
+    monkeypatch.setenv("GAMMABETA_CACHE", str(_cache))
     monkeypatch.delenv("GAMMABETA_DATA", raising=False)
 
 

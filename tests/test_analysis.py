@@ -187,7 +187,7 @@ def test_small_share_counts_channels_not_layers() -> None:
         ({"seed": 3, "trainable": "all"}, True),
         ({"epochs": 159}, False),
         ({"lr": 0.05}, False),
-        ({"precision": "bf16"}, False),
+        ({"precision": "bf16"}, True),
         ({"data": "cifar100"}, False),
         ({"subsample": 1000}, False),
     ],

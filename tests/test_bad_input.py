@@ -94,6 +94,25 @@ WORDS = [
     ("models --jsno", "did you mean --json"),
     ("report", "no runs"),
     ("demo --epochs 3", "unknown argument '--epochs'"),
+    ("--jsno", "unknown argument '--jsno'"),
+    ("report --out missing/page.html", "there is no folder missing"),
+    ("report --out .", "is a folder"),
+    ("demo --out missing/page.html", "there is no folder missing"),
+    ("demo --out .", "is a folder"),
+    ("train --trainable name:a{99999999999999999999}", "no regular expression"),
+    ("train --trainable random:" + "9" * 5000, "random:K"),
+    ("train --model cifar_resnet_" + "9" * 5000, "unknown network"),
+    ("train --model cifar_resnet_14_" + "9" * 5000, "unknown network"),
+    ("train --lr " + "9" * 400 + "/3", "is not a number"),
+    ("train --drops " + "9" * 400 + "/3", "not a list of numbers"),
+    ("train --seed " + "9" * 400, "seed must be a whole number"),
+    ("train --lr-by-role beta=0.1,beta=0.2", "names a role twice"),
+    ("train --lr-by-role output=0.1", "of which nothing trains under 'bn'"),
+    ("train --data-dir somewhere", "needs no files"),
+    ("train --runs=", "has no name"),
+    ("train --runs " + "r" * 300, "choose another"),
+    ("train --print-spec --model nonsense", "unknown network"),
+    ("train --print-spec --trainable name:nothing", "selects nothing here"),
 ]  # fmt: skip
 
 
@@ -112,6 +131,7 @@ def test_wrong_words(line, message, tmp_path, monkeypatch, capsys):
 def check(code, out, err, message, folder, kept=()):
     assert code == 2, err
     assert out == ""
+    assert len(err) < 1000
     assert err.startswith("gammabeta: ")
     assert err.count("\n") == 1, err
     assert "Traceback" not in err
@@ -141,6 +161,9 @@ SPECS = [
     ('{"lr_by_role": [1]}', "must map roles"),
     ('{"lr": NaN}', "finite"),
     ("\xff\xfe", "is no"),
+    ('{"seed": ' + "9" * 400 + "}", "seed must be a whole number"),
+    ('{"lr": ' + "9" * 400 + "}", "lr must be a finite number"),
+    ("[" * 100000, "is no JSON"),
 ]
 
 
@@ -242,6 +265,12 @@ def _binary_cut_short(folder):
     path.write_bytes(path.read_bytes()[:-1])
 
 
+def _binary_cut_between_images(folder):
+    write_binary(folder, "cifar10", *IMAGES)
+    path = next(folder.rglob("data_batch_3.bin"))
+    path.write_bytes(path.read_bytes()[:-3073])
+
+
 def _batch_missing(folder):
     write_python(folder, "cifar10", *IMAGES)
     next(folder.rglob("data_batch_2")).unlink()
@@ -274,6 +303,7 @@ FILES = [
     (_parquet_image_that_is_none, "test"),
     (_label_ten, "10"),
     (_binary_cut_short, "data_batch_3.bin"),
+    (_binary_cut_between_images, "data_batch_3"),
     (_batch_missing, "data_batch_2"),
     (_hostile_pickle, "data_batch_1"),
     (_not_a_pickle, "data_batch_1"),

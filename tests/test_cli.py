@@ -5,11 +5,12 @@ import subprocess
 import sys
 
 import pytest
+from data_files import arrays, write_binary
 
 import gammabeta
 from gammabeta import demo
 from gammabeta.cli import main
-from gammabeta.models import PAPER_NETWORKS
+from gammabeta.names import PAPER_NETWORKS
 
 TRAIN = [
     "train",
@@ -120,6 +121,34 @@ def test_runs_are_listed_shown_and_removed(here, capsys):
     call(capsys, "runs", "rm", result["id"])
     assert json.loads(call(capsys, "runs", "--json")[0]) == []
     assert "no runs" in call(capsys, "runs")[0]
+
+
+def test_one_odd_folder_does_not_hide_the_others(here, capsys):
+    result = json.loads(call(capsys, *TRAIN, "--json")[0])
+    (here / "runs" / "zz").mkdir()
+    (here / "runs" / "zz" / "spec.json").write_text('{"format": 1}')
+    (here / "runs" / "zz" / "inputs.json").write_text("{}")
+    call(capsys, *TRAIN, "--seed", "1")
+    hurt = next(p for p in (here / "runs").glob("*/metrics.jsonl") if result["id"] not in str(p))
+    hurt.write_text("garbage\n")
+    rows = {row["id"]: row for row in json.loads(call(capsys, "runs", "--json")[0])}
+    assert len(rows) == 3
+    assert rows[result["id"]]["status"] == "ok"
+    assert rows[hurt.parent.name]["status"] == "damaged"
+    assert "line 1 is damaged" in call(capsys, "runs")[0]
+
+
+def test_brackets_in_a_regular_expression_are_shown_as_they_are(here, capsys):
+    _, err = call(capsys, *TRAIN, "--trainable", r"name:.*[0-9]\.weight|[/x].*|:smile:")
+    assert r"name:.*[0-9]\.weight|[/x].*|:smile:" in err
+    assert r"name:.*[0-9]\.weight|[/x].*|:smile:" in call(capsys, "runs")[0]
+
+
+def test_a_link_that_leads_in_a_circle_hides_nothing(here, capsys):
+    write_binary(here / "data", "cifar10", arrays(20, 10), arrays(10, 10))
+    (here / "data" / "loop").symlink_to("loop")
+    call(capsys, "train", "--data", "cifar10", "--data-dir", "data", "--model", "cifar_resnet_8_4",
+         "--epochs", "1", "--batch-size", "20")  # fmt: skip
 
 
 def test_models_lists_every_network_of_the_paper(here, capsys):

@@ -10,7 +10,7 @@ import pytest
 import gammabeta
 
 LEVELS = {
-    "errors": 0, "rng": 0, "version": 0, "language": 0.2, "spec": 0.5,
+    "errors": 0, "rng": 0, "version": 0, "language": 0.2, "names": 0.2, "spec": 0.5,
     "roles": 1, "sparse": 1, "statistics": 1.1, "subset": 1.2, "gammas": 1.2, "schedule": 1,
     "disk": 1, "data": 1.1, "checkpoint": 1.1, "store": 1.2, "environment": 1,
     "models": 2,
@@ -65,7 +65,7 @@ def test_the_check_notices_an_import_that_goes_up(tmp_path):
     assert LEVELS["run"] > LEVELS["spec"]
 
 
-@pytest.mark.parametrize("name", ["spec", "language", "errors"])
+@pytest.mark.parametrize("name", ["spec", "language", "names", "errors"])
 def test_what_a_run_is_needs_the_standard_library_only(name):
     tree = ast.parse((ROOT / f"{name}.py").read_text())
     for node in ast.walk(tree):

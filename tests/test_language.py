@@ -80,6 +80,9 @@ WRONG = [
     ("name:", "needs a regular expression"),
     ("name:(", "no regular expression"),
     ("BN", "did you mean"),
+    ("name:a{99999999999999999999}", "no regular expression"),
+    ("name:" + "(" * 3000, "no regular expression"),
+    ("random:" + "9" * 5000, "random:K"),
     ("bn,output", "unknown subset part"),
 ]
 

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from gammabeta import InputError, create_model, select
-from gammabeta.models import PAPER_NETWORKS, architecture, image_size
+from gammabeta import InputError, RunSpec, create_model, select
+from gammabeta.models import architecture
+from gammabeta.models.cifar_vgg import PLANS
+from gammabeta.models.imagenet_resnet import STAGES
 from gammabeta.models.initialise import NORM_INITS, WEIGHT_INITS
+from gammabeta.names import IMAGENET_DEPTHS, PAPER_NETWORKS, VGG_DEPTHS, parse_name
 from gammabeta.roles import is_norm, roles
 from gammabeta.subset import fingerprint
 
@@ -60,6 +63,29 @@ def test_parameter_counts(name, counts):
         _sum(network, ("output",)),
         _sum(network, ("shortcut",)),
     ) == counts
+
+
+@pytest.mark.parametrize(
+    ("name", "canonical"),
+    [
+        ("cifar_resnet_14", "cifar_resnet_14"),
+        ("cifar_resnet_14_16", "cifar_resnet_14"),
+        ("cifar_resnet_014", "cifar_resnet_14"),
+        ("cifar_resnet_14_032", "cifar_resnet_14_32"),
+        ("imagenet_resnet_50_64", "imagenet_resnet_50"),
+        ("imagenet_resnet_50_128", "imagenet_resnet_50_128"),
+        ("cifar_vgg_11", "cifar_vgg_11"),
+        ("report_resnet20", "report_resnet20"),
+    ],
+)
+def test_a_network_has_one_canonical_name(name, canonical):
+    assert str(parse_name(name)) == canonical
+    assert RunSpec(model=name).id == RunSpec(model=canonical).id
+
+
+def test_every_depth_that_has_a_name_can_be_built():
+    assert tuple(PLANS) == VGG_DEPTHS
+    assert tuple(STAGES) == IMAGENET_DEPTHS
 
 
 def test_every_network_of_the_paper_is_counted():
@@ -132,7 +158,6 @@ def test_strides_are_where_they_belong():
     assert (bottleneck.conv1.stride[0], bottleneck.conv2.stride[0]) == (1, 2)
     report = architecture("report_resnet20")
     assert [block.conv2.stride[0] for block in report.blocks] == [1, 1, 2, 1, 2, 1]
-    assert image_size("imagenet_resnet_18") == 224
 
 
 @pytest.mark.parametrize(
@@ -147,6 +172,8 @@ def test_strides_are_where_they_belong():
         ("imagenet_resnet_51", "imagenet_resnet_34 or imagenet_resnet_50"),
         ("resnet_110", "did you mean"),
         ("report_resnet", "did you mean report_resnet20"),
+        ("cifar_resnet_" + "9" * 5000, "unknown network"),
+        ("cifar_vgg_11_64", "or cifar_vgg_11"),
         ("", "known"),
     ],
 )

@@ -4,7 +4,7 @@ import pytest
 
 from gammabeta import RunSpec
 from gammabeta.language import parse
-from gammabeta.models import PAPER_NETWORKS
+from gammabeta.names import PAPER_NETWORKS
 from gammabeta.paper import PUBLISHED, published_accuracy
 
 

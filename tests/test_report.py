@@ -1,5 +1,6 @@
 """The page and its figures: true sentences, sound HTML, nothing loaded from anywhere."""
 
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -70,7 +71,7 @@ def store(tmp_path: Path) -> Path:
 
 def test_the_page_is_sound_and_self_contained(store: Path, tmp_path: Path) -> None:
     make_run(store, "bn", (0.5,), data="synthetic", epochs=1)
-    out = tmp_path / "new" / "report.html"
+    out = tmp_path / "report.html"
     report.write_report(store, out)
     text = out.read_text(encoding="utf-8")
     page = Page(text)
@@ -81,7 +82,7 @@ def test_the_page_is_sound_and_self_contained(store: Path, tmp_path: Path) -> No
     assert "http" not in text
     assert "@import" not in text
     assert text.count("<svg") == 2 * (4 + 4)
-    assert [path.name for path in out.parent.iterdir()] == ["report.html"]
+    assert sorted(path.name for path in out.parent.iterdir()) == ["report.html", "runs"]
 
 
 def test_the_same_runs_give_the_same_page(store: Path, tmp_path: Path) -> None:
@@ -186,9 +187,27 @@ def test_wrong_requests_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="write a share of 1"):
         report.write_report([run], tmp_path / "report.html", published={("a", "bn"): 47.8})
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="could not write"):
+    with pytest.raises(InputError, match="there is no folder"):
         report.write_report([run], tmp_path / "file" / "report.html")
     assert not (tmp_path / "report.html").exists()
+
+
+def test_a_page_that_cannot_be_written_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "runs")
+    out = tmp_path / "report.html"
+    report.write_report([run], out)
+    before = out.read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunError, match=r"could not write .*No space left"):
+        report.write_report([run], out, title="another")
+    assert out.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["report.html"]
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def test_the_same_spec_twice_gives_bit_identical_results(tmp_path):
 def test_a_finished_run_is_not_run_again(tmp_path):
     train(SPEC, tmp_path)
     events = []
-    again = train(SPEC, tmp_path, listen=events.append, data_dir=tmp_path / "nowhere")
+    again = train(SPEC, tmp_path, listen=events.append)
     assert again.result["status"] == "ok"
     assert events == []
 
@@ -122,21 +122,26 @@ def test_killed_at_ten_random_moments_is_as_never_killed(tmp_path):
     started = time.perf_counter()
     train(SPEC, tmp_path / "timed")
     length = time.perf_counter() - started
-    draw = np.random.default_rng()
+    seed = time.time_ns()
+    print(f"random moments of seed {seed}")  # shown if this fails
+    draw = np.random.default_rng(seed)
     kills, finished = 0, False
     while not finished:
         child = os.fork()
         if child == 0:
+            code = 1
             try:
                 train(SPEC, tmp_path / "killed")
+                code = 0
             finally:
-                os._exit(0)
+                os._exit(code)
         if kills < 10:
             # Short enough that the run does not get to its end before it has been killed often.
             time.sleep(draw.uniform(0.05, 0.5) * length)
             os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         kills += os.WIFSIGNALED(status)
+        assert os.WIFSIGNALED(status) or os.waitstatus_to_exitcode(status) == 0
         finished = not os.WIFSIGNALED(status) and kills >= 10
         if not os.WIFSIGNALED(status) and kills < 10:
             (tmp_path / "killed" / SPEC.id / "result.json").unlink()  # kill it while finishing
@@ -195,6 +200,49 @@ def test_a_diverging_run_fails_with_advice_and_can_be_seen(tmp_path):
     assert "try a smaller" in run.result["error"]
     with pytest.raises(RunError, match="is failed"):
         _ = run.accuracy
+
+
+def test_a_test_loss_that_is_not_finite_fails_the_run(tmp_path, monkeypatch):
+    broken = {"test_loss": float("inf"), "test_accuracy": 0.1}
+    monkeypatch.setattr(EagerEngine, "evaluate", lambda self: broken)
+    with pytest.raises(RunError, match="the test loss became inf in epoch 1"):
+        train(SPEC, tmp_path)
+    assert load_run(tmp_path / SPEC.id).result["status"] == "failed"
+
+
+def test_a_failed_run_that_is_tried_again_is_not_called_failed_meanwhile(tmp_path):
+    spec = SPEC.replace(epochs=1)
+    train(spec, tmp_path)
+    (tmp_path / spec.id / "result.json").write_text('{"status": "failed", "error": "x"}')
+    seen = []
+    train(spec, tmp_path, listen=lambda e: seen.append(load_run(tmp_path / spec.id).folder.status))
+    assert set(seen) == {"running"}
+
+
+def test_an_edited_spec_is_refused(tmp_path):
+    run = train(SPEC, tmp_path)
+    path = run.folder.path / "spec.json"
+    path.write_text(path.read_text().replace('"lr": 0.1', '"lr": 9.0'))
+    with pytest.raises(InputError, match=r"another spec \(lr\)"):
+        train(SPEC, tmp_path)
+    with pytest.raises(InputError, match="edited or renamed"):
+        load_run(run.folder.path)
+
+
+def test_rates_for_roles_that_do_not_train_are_refused(tmp_path):
+    spec = SPEC.replace(lr_by_role={"output": 0.1})
+    with pytest.raises(InputError, match="names 'output', of which nothing trains"):
+        train(spec, tmp_path / "runs")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_last_batch_of_one_image_is_refused_where_a_batchnorm_cannot_take_it(tmp_path):
+    spec = SPEC.replace(model="imagenet_resnet_18_4", subsample=33)
+    with pytest.raises(InputError, match="last batch of an epoch would hold one of the 33"):
+        train(spec, tmp_path / "runs")
+    assert list(tmp_path.iterdir()) == []
+    cifar = SPEC.replace(subsample=33, epochs=1)  # ends at 8 x 8: one image is enough
+    assert train(cifar, tmp_path / "runs").result["status"] == "ok"
 
 
 def test_an_unexpected_error_is_kept_with_its_traceback_and_retried(tmp_path, monkeypatch):

@@ -117,6 +117,11 @@ WRONG = [
     ({"flip": "yes"}, "true or false"),
     ({"learning_rate": 0.1}, "no field 'learning_rate'"),
     ({"format": 2}, "format 2"),
+    ({"format": True}, "format True"),
+    ({"model": "cifar_resnet_15"}, "did you mean cifar_resnet_14"),
+    ({"lr": 10**400}, "finite"),
+    ({"seed": 10**400}, "whole number"),
+    ({"lr_by_role": {"beta": 10**400}}, "finite"),
     ([], "JSON object"),
 ]
 

@@ -1,6 +1,8 @@
 """The subset of any network: roles from types, exact counts, freezing that is proved."""
 
+import copy
 import itertools
+import pickle
 import warnings
 
 import numpy as np
@@ -83,6 +85,9 @@ def test_the_classifier_is_found_by_structure_or_named():
             return self.head
 
     assert find_output(Timm()) == "head"
+    heads = nn.Sequential(nn.Linear(3, 3), nn.ModuleList([nn.Linear(3, 2), nn.Linear(3, 2)]))
+    assert find_output(heads) is None
+    assert select(nn.Linear(2, 3), "output").count == 9
 
 
 def test_a_shared_parameter_counts_once():
@@ -302,6 +307,55 @@ def test_detaching_leaves_an_ordinary_network_that_computes_the_same(memory_form
     assert not attached(network)
     assert not any(module._forward_pre_hooks for module in network.modules())
     assert isinstance(network.conv.weight, nn.Parameter)
+
+
+def _copied(module):
+    return copy.deepcopy(module)
+
+
+def _pickled(module):
+    return pickle.loads(pickle.dumps(module))
+
+
+@pytest.mark.parametrize("duplicate", [_copied, _pickled])
+def test_a_copy_is_a_network_of_its_own(duplicate):
+    network = create_model("cifar_resnet_8_4")
+    select(network, "random:2+bn", statistics="frozen").apply(network)
+    other = duplicate(network)
+    name = "blocks.0.conv1.weight"
+    entries = attached(other)[name]
+    with torch.no_grad():
+        entries.leaf.add_(1.0)
+    assert torch.equal(other.state_dict()[name].flatten()[entries.index], entries.leaf)
+    assert not torch.equal(attached(network)[name].leaf, entries.leaf)
+    images = torch.randn(2, 3, 8, 8)
+    assert not torch.equal(network(images), other(images))
+    other.load_state_dict(network.state_dict())
+    assert torch.equal(network(images), other(images))
+    assert (other.bn.running_mean == 0).all()
+
+
+def test_entries_of_weights_that_are_shared_or_computed_are_refused():
+    tied = nn.Sequential(nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 3))
+    tied[1].weight = tied[0].weight
+    with pytest.raises(InputError, match="'0' and '1' share"):
+        select(tied, "random:2")
+    normed = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 3, 3)))
+    with pytest.raises(InputError, match="its weight is computed"):
+        select(normed, "random:2")
+
+
+def test_a_module_moved_after_apply_says_what_to_do():
+    network = create_model("cifar_resnet_8_4")
+    select(network, "random:2").apply(network)
+    network.to("meta")
+    with pytest.raises(InputError, match="move the module to its device first"):
+        network(torch.randn(1, 3, 8, 8, device="meta"))
+
+
+def test_an_unknown_policy_is_refused_at_once():
+    with pytest.raises(InputError, match="did you mean frozen"):
+        select(create_model("cifar_resnet_8"), "bn", statistics="freeze")
 
 
 def test_a_failed_forward_pass_leaves_the_weight_in_its_place():

@@ -30,5 +30,7 @@ def load_dataset(name: str, data_dir: str | Path | None = None) -> Dataset:
     if name not in DATA_SETS:
         raise InputError(f"unknown data set {name!r}: {suggest(str(name), DATA_SETS)}")
     if name in _SHIPPED:
+        if data_dir is not None:
+            raise InputError(f"{name} needs no files: leave the data folder out")
         return _SHIPPED[name]()
     return load_cifar(name, data_dir)

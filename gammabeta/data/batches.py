@@ -132,6 +132,10 @@ def _join(layout: Layout, splits: dict[str, Split], where: Path, origin: str) ->
             f"from {layout.archive}"
         )
     train = [splits[name] for name in layout.train]
+    for name, split in zip(layout.train, train, strict=True):
+        if len(split.labels) != len(train[0].labels):  # cut between two records, say
+            counts = f"{len(split.labels):,} images and {layout.train[0]} {len(train[0].labels):,}"
+            raise InputError(f"{where}: {name} has {counts}: take all from {layout.archive}")
     joined = Split(
         np.concatenate([split.images for split in train]),
         np.concatenate([split.labels for split in train]),

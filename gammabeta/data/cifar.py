@@ -128,11 +128,11 @@ def _folders(name: str, root: Path) -> Iterator[tuple[Path, set[str]]]:
                 entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
             except OSError:
                 continue
-            yield folder, {entry.name for entry in entries if entry.is_file()}
+            yield folder, {entry.name for entry in entries if _is(entry.is_file)}
             following += [
                 folder / entry.name
                 for entry in entries
-                if entry.is_dir() and not entry.name.startswith(".")
+                if _is(entry.is_dir) and not entry.name.startswith(".")
             ]
         ranked = [(_mentioned(folder.relative_to(root)), folder) for folder in following]
         level = [
@@ -145,3 +145,11 @@ def _folders(name: str, root: Path) -> Iterator[tuple[Path, set[str]]]:
 def _mentioned(path: Path) -> set[str]:
     """The data sets that a path names: cifar-10-batches-py -> {"cifar10"}."""
     return {f"cifar{number}" for number in re.findall(r"cifar[-_]?(100?)(?!\d)", str(path).lower())}
+
+
+def _is(kind: Callable[[], bool]) -> bool:
+    """Whether an entry of a folder is of that kind; a link that leads in a circle is of none."""
+    try:
+        return kind()
+    except OSError:
+        return False

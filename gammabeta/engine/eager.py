@@ -11,6 +11,8 @@ from gammabeta.data.augment import EpochPlan, augment, normalise
 from gammabeta.spec import RunSpec
 from gammabeta.subset import Subset, under
 
+EVALUATION_BATCH = 128  # images at once, at least
+
 
 class EagerEngine:
     """See the package docstring for the interface. channels_last; bf16 by autocast, so that
@@ -65,8 +67,12 @@ class EagerEngine:
         self.model.eval()
         images, labels = self._test
         loss, correct, top5 = 0.0, 0, 0
-        for start in range(0, len(labels), self.spec.batch_size):
-            batch = slice(start, start + self.spec.batch_size)
+        # Under the policy "batch" an image's logits depend on its batch: then it is a training one.
+        size = self.spec.batch_size
+        if self.spec.statistics != "batch":
+            size = max(size, EVALUATION_BATCH)
+        for start in range(0, len(labels), size):
+            batch = slice(start, start + size)
             logits, target = self._logits(images[batch]), labels[batch]
             loss += float(F.cross_entropy(logits, target, reduction="sum").double())
             best = logits.topk(min(5, logits.shape[1]), dim=1).indices == target[:, None]

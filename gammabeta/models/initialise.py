@@ -3,7 +3,8 @@
 Weights (paper section 3; the other three are in the authors' code):
     kaiming_normal   N(0, 2 / fan_in)
     kaiming_uniform  U(-b, b), b = sqrt(6 / fan_in)
-    orthogonal       the filters, flattened to rows, are orthonormal
+    orthogonal       the filters, flattened to rows, are orthonormal (computed by LAPACK, whose
+                     last bits differ between processors; rounding to fp32 hides nearly all)
     binary           +-s with equal chance, s the standard deviation of a kaiming_normal draw
 Norm layers, (gamma, beta): uniform U(0, 1), 0; ones 1, 0; ones_ones 1, 1; symmetric U(-1, 1), 0.
 Biases of convolutions and linear layers: U(-1/sqrt(fan_in), 1/sqrt(fan_in)), torch's default.
