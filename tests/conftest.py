@@ -1,7 +1,12 @@
 """What all tests share: no network, a cache of their own, one thread each."""
 
+import os
+
 import pytest
 import torch
+from run_folders import INPUTS, SPEC
+
+from gammabeta.store import RunFolder
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -19,6 +24,19 @@ def _apart(monkeypatch, _cache):
     monkeypatch.setenv("GAMMABETA_OFFLINE", "1")
     monkeypatch.setenv("GAMMABETA_CACHE", str(_cache))
     monkeypatch.delenv("GAMMABETA_DATA", raising=False)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Flush nothing: hundreds of flushes take long on a busy disk. What is flushed, and when, is a
+    test of its own."""
+    monkeypatch.setattr(os, "fsync", os.fstat)  # still fails for what is not open
+
+
+@pytest.fixture
+def run(tmp_path):
+    """An empty run folder."""
+    return RunFolder.create(tmp_path / "runs", "abc123", SPEC, INPUTS)
 
 
 def pytest_collection_modifyitems(items):
