@@ -46,9 +46,11 @@ class TrainDisplay:
     def __enter__(self) -> "TrainDisplay":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self.bar is not None:
             self.bar.stop()
+        if kind is KeyboardInterrupt:
+            self.console.print("the same command again goes on from the last whole epoch")
 
     def next_run(self) -> None:
         self.index += 1

@@ -104,6 +104,20 @@ def test_every_field_of_a_spec_is_a_flag(here, capsys):
     assert values["lr_by_role"] == {"beta": 0.5, "output": 0.01}
 
 
+def test_ctrl_c_says_how_to_go_on(here, capsys, monkeypatch):
+    def interrupted(*arguments, **keywords):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gammabeta.run.train_epochs", interrupted)
+    assert main(TRAIN) == 130
+    err = capsys.readouterr().err
+    assert "the same command again goes on" in err
+    assert err.endswith("gammabeta: stopped\n")
+    monkeypatch.undo()
+    monkeypatch.chdir(here)
+    assert json.loads(call(capsys, "runs", "--json")[0])[0]["status"] == "stopped"
+
+
 def test_runs_are_listed_shown_and_removed(here, capsys):
     result = json.loads(call(capsys, *TRAIN, "--json")[0])
     rows = json.loads(call(capsys, "runs", "--json")[0])
