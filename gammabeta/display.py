@@ -8,7 +8,7 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -34,7 +34,7 @@ class TrainDisplay:
     """
 
     def __init__(self, labels: tuple[str, ...] = ()) -> None:
-        self.console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+        self.console = _console(sys.stderr)
         self.labels = labels
         self.index = -1 if labels else 0
         self.bar: Progress | None = None
@@ -144,7 +144,7 @@ def subset_table(subset: Subset) -> Table:
     for (role, verdict), rows in sorted(groups.items(), key=lambda each: order[each[0][1]]):
         sums = (len(rows), sum(row.size for row in rows), sum(row.trained for row in rows))
         names = [row.name for row in rows]
-        which = ", ".join(names) if len(names) < 4 else f"{names[0]}, {names[1]} ... {names[-1]}"
+        which = ", ".join(names) if len(names) < 3 else f"{names[0]} ... {names[-1]}"
         table.add_row(role, verdict, *(f"{number:,}" for number in sums), which)
     share = subset.count / subset.total if subset.total else 0.0
     table.add_row("", "", "", f"{subset.total:,}", f"{subset.count:,} ({share:.2%})")
@@ -201,7 +201,7 @@ def print_demo(runs: list[Run], as_json: bool) -> None:
         share = f"{row['trained'] / row['total']:.2%}"
         accuracy, seconds = percent(row["test_accuracy"]), f"{row['seconds']:.1f}"
         table.add_row(row["trainable"], f"{row['trained']:,}", share, accuracy, seconds)
-    _stdout().print(table)
+    _console(sys.stdout).print(table)
 
 
 def print_runs(folders: list[RunFolder], root: Path, as_json: bool) -> None:
@@ -228,7 +228,7 @@ def print_runs(folders: list[RunFolder], root: Path, as_json: bool) -> None:
             f"{row.epochs_done}/{row.epochs}",
             percent(row.test_accuracy),
         )
-    _stdout().print(table)
+    _console(sys.stdout).print(table)
     for row in rows:
         if row.error:
             print(f"{row.id} {row.status}: {row.error}")
@@ -259,7 +259,7 @@ def print_run(folder: RunFolder, as_json: bool) -> None:
         shape = "x".join(map(str, tensor["shape"]))
         trained = f"{tensor['trained']:,}"
         table.add_row(tensor["name"], tensor["role"], shape, trained, tensor["verdict"])
-    _stdout().print(table)
+    _console(sys.stdout).print(table)
 
 
 def model_row(name: str) -> dict[str, Any]:
@@ -295,13 +295,13 @@ def print_models(as_json: bool) -> None:
         numbers = [row[key] for key in ("total", "bn", "shortcut_bn", "output", "shortcut")]
         share = f"{row['bn'] / row['total']:.2%}"
         table.add_row(row["name"], *(f"{number:,}" for number in numbers), share)
-    _stdout().print(table)
+    _console(sys.stdout).print(table)
 
 
-def _stdout() -> Console:
-    # Where there is no terminal a table must not be folded at 80 columns.
-    width = None if sys.stdout.isatty() else 200
-    return Console(highlight=False, markup=False, emoji=False, width=width)
+def _console(stream: TextIO) -> Console:
+    """User text is never markup. Where there is no terminal, lines must not be folded at 80."""
+    width = None if stream.isatty() else 200
+    return Console(file=stream, highlight=False, markup=False, emoji=False, width=width)
 
 
 def percent(share: float | None) -> str:

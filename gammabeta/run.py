@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from gammabeta.data import Dataset, load_dataset, randomise_labels, subsample
-from gammabeta.engine import choose_device, choose_engine
+from gammabeta.engine import Engine, choose_device, choose_engine
 from gammabeta.environment import environment
 from gammabeta.errors import GammabetaError, InputError, RunError
 from gammabeta.gammas import gammas
@@ -202,7 +202,7 @@ def _is_done(folder: RunFolder) -> bool:
     return folder.result is not None and folder.result["status"] == "ok"
 
 
-def _train(run: Run, engine: Any, listen: Callable[[Event], None]) -> None:
+def _train(run: Run, engine: Engine, listen: Callable[[Event], None]) -> None:
     folder = run.folder
     checkpoint, notes = folder.load_checkpoint()
     epoch = 0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gammabeta.data.augment import epoch_plan
-from gammabeta.engine.eager import EagerEngine
+from gammabeta.engine import Engine
 from gammabeta.errors import RunError
 from gammabeta.gammas import small_gammas
 from gammabeta.schedule import learning_rate_factor
@@ -29,7 +29,7 @@ class Epoch:
     record: dict[str, Any]
 
 
-def train_epochs(engine: EagerEngine, spec: RunSpec, first_epoch: int) -> Iterator[Step | Epoch]:
+def train_epochs(engine: Engine, spec: RunSpec, first_epoch: int) -> Iterator[Step | Epoch]:
     """Train epochs first_epoch+1 .. spec.epochs and evaluate after each.
 
     Losses are means over images; seconds are of training alone, evaluation is timed apart.
@@ -77,7 +77,7 @@ def _check_finite(which: str, loss: float, epoch: int) -> None:
         )
 
 
-def seconds_per_step(engine: EagerEngine, spec: RunSpec) -> float:
+def seconds_per_step(engine: Engine, spec: RunSpec) -> float:
     """Wall time of a training step: the fastest of three, which are then taken back exactly."""
     before = engine.state()
     count = len(engine.data.train.labels)

@@ -1,18 +1,12 @@
-"""Engines execute training steps: the same numbers, at different speed. `eager` is the judge.
-
-An engine is built from (model, subset, spec, dataset, device), owns the data on its device, and has
-
-    begin_epoch(plan)                 the order and augmentation of one epoch, from data/augment.py
-    step(start, stop, factor)         one step on images start..stop of that order; no waiting
-    totals() -> (loss, accuracy)      means over the images since begin_epoch; waits for the device
-    evaluate() -> dict                loss, accuracy and perhaps top5 on the test images
-    state() / load(state)             trained values, statistics and optimiser state by name
-"""
+"""Engines execute training steps: the same numbers, at different speed. See interface.py."""
 
 import torch
 
 from gammabeta.engine.eager import EagerEngine
+from gammabeta.engine.interface import Engine
 from gammabeta.errors import InputError, suggest
+
+__all__ = ["ENGINES", "Engine", "choose_device", "choose_engine"]
 
 ENGINES = {"eager": EagerEngine}
 

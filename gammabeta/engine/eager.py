@@ -15,7 +15,7 @@ EVALUATION_BATCH = 128  # images at once, at least
 
 
 class EagerEngine:
-    """See the package docstring for the interface. channels_last; bf16 by autocast, so that
+    """See interface.py for what it offers. channels_last; bf16 by autocast, so that
     gamma, beta and everything else that trains stay in fp32."""
 
     name = "eager"

@@ -1,0 +1,62 @@
+"""The README's commands and code work, and its numbers are those of results/."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from gammabeta.cli import main
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def _blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def test_the_python_example_runs(tmp_path, monkeypatch, capsys):
+    (code,) = _blocks("python")
+    monkeypatch.chdir(tmp_path)
+    small = code.replace('data="digits", epochs=2', 'data="synthetic", epochs=1, subsample=128')
+    assert small != code
+    exec(compile(small, "README.md", "exec"), {})
+    assert "1770 of 175258" in capsys.readouterr().out
+
+
+def test_the_train_command_is_the_papers_recipe(tmp_path, capsys):
+    (line,) = [line for line in README.splitlines() if "gammabeta train --model" in line]
+    words = line.split("gammabeta ")[1].replace("DIR", str(tmp_path)).split()
+    assert main([*words, "--print-spec", "--json"]) == 0
+    spec = json.loads(capsys.readouterr().out)
+    assert main(["train", "--print-spec", "--json"]) == 0
+    assert spec == json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("target", re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+def test_make_help_names_every_target(target):
+    assert target == "help" or f'"make {target} ' in (ROOT / "Makefile").read_text()
+
+
+def test_both_commands_are_in_the_makefile_and_ci_runs_the_second():
+    assert {"make demo", "make test"} <= set(re.findall(r"^make \w+", README, re.MULTILINE))
+    assert "exec make test" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_links_lead_somewhere():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_demos_table_is_the_measured_one():
+    runs = json.loads((ROOT / "results" / "demo_digits.json").read_text())
+    measured = {run["spec"]["trainable"]: run["result"]["test_accuracy"] for run in runs}
+    shown = dict(re.findall(r"^(\S+) +[\d,]+ +[\d.]+% +([\d.]+)%$", README, re.MULTILINE))
+    assert shown == {name: f"{100 * value:.2f}" for name, value in measured.items()}
+
+
+def test_constraints_can_be_met_anywhere():
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        if not line.startswith("#"):
+            assert re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9A-Za-z.]*", line), line
