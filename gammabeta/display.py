@@ -115,12 +115,14 @@ class TrainDisplay:
 def print_start(console: Console, event: Start) -> None:
     """What trains, what is frozen, what only drifts, and how long it will take."""
     spec, data = event.run.spec, event.data
+    count = len(data.train.labels)
     console.print(f"run {event.run.id}: {spec.model}, training {spec.trainable}, on {data.name}")
-    console.print(f"data: {data.source}")
+    used = "" if spec.subsample is None else f"; the first {count:,} are trained on"
+    console.print(f"data: {data.source}{used}")
     console.print(subset_table(event.subset))
-    steps = -(-len(data.train.labels) // spec.batch_size)
+    steps = -(-count // spec.batch_size)
     # Evaluation is forward only: about a third of a training step for as many images.
-    evaluation = len(data.test.labels) / len(data.train.labels) / 3
+    evaluation = len(data.test.labels) / count / 3
     seconds = event.step_seconds * steps * (1 + evaluation) * (spec.epochs - event.epoch)
     console.print(
         f"{event.engine} engine on {event.device}, {spec.precision}: "
@@ -210,7 +212,7 @@ def print_runs(folders: list[RunFolder], root: Path, as_json: bool) -> None:
         print(json.dumps([asdict(row) for row in rows], indent=1))
         return
     if not rows:
-        print(f"no runs in {root}")
+        print(f"there are no runs in the folder {root}")
         return
     table = Table(box=None, pad_edge=False)
     for name in ("id", "status", "model", "subset", "data", "seed", "epochs", "accuracy"):

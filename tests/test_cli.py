@@ -130,11 +130,11 @@ def test_runs_are_listed_shown_and_removed(here, capsys):
     assert len(shown["metrics"]) == 2
     assert shown["environment"]["sessions"][0]["engine"] == "eager"
     assert shown["spec"] == result["spec"]
-    text, _ = call(capsys, "runs", "show", result["id"])
+    text, _ = call(capsys, "runs", "show", "--runs", "runs", result["id"])
     assert "blocks.0.bn1.weight" in text
     call(capsys, "runs", "rm", result["id"])
     assert json.loads(call(capsys, "runs", "--json")[0]) == []
-    assert "no runs" in call(capsys, "runs")[0]
+    assert "no runs in the folder" in call(capsys, "runs")[0]
 
 
 def test_one_odd_folder_does_not_hide_the_others(here, capsys):

@@ -128,5 +128,7 @@ def test_synthetic_is_fixed_balanced_and_learnable() -> None:
     assert (scores.argmax(1) == dataset.test.labels).mean() > 0.9
 
 
-def test_shipped_sets_need_no_folder(tmp_path: Path) -> None:
-    assert load_dataset("synthetic", tmp_path / "missing").name == "synthetic"
+def test_shipped_sets_take_no_folder(tmp_path: Path) -> None:
+    assert load_dataset("synthetic").name == "synthetic"
+    with pytest.raises(InputError, match="synthetic needs no files: leave the data folder out"):
+        load_dataset("synthetic", tmp_path)

@@ -21,7 +21,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def content(name: str) -> tuple[Any, Any]:
-    return arrays(11, CLASSES[name], seed=1), arrays(4, CLASSES[name], seed=2)
+    return arrays(10, CLASSES[name], seed=1), arrays(4, CLASSES[name], seed=2)
 
 
 def refused(name: str, root: Path, says: str) -> None:
@@ -60,7 +60,7 @@ def test_an_unreadable_folder_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
 def test_the_environment_names_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_binary(tmp_path / "data", "cifar10", *content("cifar10"))
     monkeypatch.setenv("GAMMABETA_DATA", str(tmp_path / "data"))
-    assert len(load_dataset("cifar10").train.labels) == 11
+    assert len(load_dataset("cifar10").train.labels) == 10
     monkeypatch.setenv("GAMMABETA_DATA", str(tmp_path / "elsewhere"))
     with pytest.raises(InputError, match=r"GAMMABETA_DATA .*elsewhere does not exist"):
         load_dataset("cifar10")
@@ -86,7 +86,7 @@ def test_a_download_is_kept_and_used_again(
 ) -> None:
     write_parquet(hub / "uoft-cs/cifar10/resolve/main/plain_text", *content("cifar10"))
     first = load_dataset("cifar10")
-    assert first.source == "Parquet, 11 train and 4 test images, PNG"
+    assert first.source == "Parquet, 10 train and 4 test images, PNG"
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["cifar10"]
     shutil.rmtree(hub)
     assert load_dataset("cifar10").sha256 == first.sha256

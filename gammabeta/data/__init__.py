@@ -25,7 +25,7 @@ def load_dataset(name: str, data_dir: str | Path | None = None) -> Dataset:
     data_dir: the folder to look in for CIFAR (subfolders too). By default that of the environment
     variable GAMMABETA_DATA, and without it the cache folder; only in these two cases is a CIFAR
     that is not there downloaded (never with GAMMABETA_OFFLINE=1). `digits` and
-    `synthetic` need no folder. Raises InputError with what to put where.
+    `synthetic` take no folder. Raises InputError with what to put where.
     """
     if name not in DATA_SETS:
         raise InputError(f"unknown data set {name!r}: {suggest(str(name), DATA_SETS)}")
