@@ -1,0 +1,154 @@
+"""The fused program against autograd in double precision: every gradient, members, stability."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from gammabeta import create_model
+from gammabeta.errors import InputError
+from gammabeta.fused.plan import make_plan
+from gammabeta.fused.program import Program
+
+
+def networks(name, seeds, classes=10):
+    """Networks in double precision with gammas of both signs, and a zero one."""
+    models = []
+    for seed in seeds:
+        model = create_model(name, seed=seed, norm_init="symmetric", num_classes=classes).double()
+        draw = torch.Generator().manual_seed(seed)
+        for norm in model.modules():
+            if isinstance(norm, torch.nn.BatchNorm2d):
+                norm.bias.data = 0.3 * torch.randn(norm.bias.shape, generator=draw).double()
+                norm.weight.data[0] = 0
+        models.append(model)
+    return models
+
+
+def program_of(models, program=Program, shared=False, **options):
+    """A program whose members are `models`; shared: all of them have the first one's weights."""
+    plan = make_plan(models[0])
+    weights = []
+    for layer in plan.layers:
+        each = [model.get_submodule(layer.conv).weight for model in models]
+        weights.append(torch.stack(each[:1] if shared else each).detach())
+    heads = models[:1] if shared else models
+    made = program(
+        plan,
+        weights,
+        torch.stack([model.fc.weight for model in heads]).detach(),
+        torch.stack([model.fc.bias for model in heads]).detach(),
+        members=len(models),
+        **options,
+    )
+    for member, model in enumerate(models):
+        for layer in plan.layers:
+            norm = model.get_submodule(layer.norm)
+            made.gamma[member, layer.place] = norm.weight.detach().to(made.exact)
+            made.beta[member, layer.place] = norm.bias.detach().to(made.exact)
+    return made
+
+
+def batch(members, count, classes=10, seed=0):
+    draw = torch.Generator().manual_seed(seed)
+    images = torch.randn(members, count, 32, 32, 3, generator=draw, dtype=torch.float64)
+    return images, torch.randint(0, classes, (members, count), generator=draw)
+
+
+def autograd(model, images, labels, smoothing=0.0):
+    """Loss and the gradient of every parameter, by autograd. images: (N, H, W, 3)."""
+    model.train()
+    model.zero_grad()
+    loss = F.cross_entropy(model(images.permute(0, 3, 1, 2)), labels, label_smoothing=smoothing)
+    loss.backward()
+    return loss, {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+def check_against_autograd(made, models, images, labels, smoothing=0.0, tolerance=1e-10):
+    loss, correct = made.step(images.to(made.dtype), labels, smoothing)
+    for member, model in enumerate(models):
+        x, y = images[member % len(images)], labels[member % len(labels)]
+        expected, gradients = autograd(model, x, y, smoothing)
+        close = {"rtol": tolerance, "atol": tolerance}
+        torch.testing.assert_close(loss[member].double(), expected.detach(), **close)
+        for layer in made.plan.layers:
+            for ours, theirs in ((made.dgamma, "weight"), (made.dbeta, "bias")):
+                gradient = gradients[f"{layer.norm}.{theirs}"]
+                torch.testing.assert_close(
+                    ours[member, layer.place].double(), gradient, **close, msg=layer.norm + theirs
+                )
+            norm = model.get_submodule(layer.norm)
+            for ours, theirs in (
+                (made.running_mean, norm.running_mean),
+                (made.running_var, norm.running_var),
+            ):
+                torch.testing.assert_close(ours[member, layer.place].double(), theirs, **close)
+        if made.head:
+            torch.testing.assert_close(
+                made.dweight[member].double(), gradients["fc.weight"], **close
+            )
+            torch.testing.assert_close(made.dbias[member].double(), gradients["fc.bias"], **close)
+    return correct
+
+
+@pytest.mark.parametrize("name", ["cifar_resnet_8_3", "cifar_resnet_14_4"])
+@pytest.mark.parametrize(("head", "smoothing"), [(False, 0.0), (True, 0.1)])
+def test_gradients_equal_autograd(name, head, smoothing):
+    models = networks(name, [3])
+    made = program_of(models, dtype=torch.float64, head=head)
+    check_against_autograd(made, models, *batch(1, 5), smoothing)
+    again = made.gradient.clone()
+    made.step(batch(1, 5)[0], batch(1, 5)[1], smoothing)
+    assert torch.equal(again, made.gradient)
+
+
+def test_replicates_train_at_once_on_data_of_their_own():
+    models = networks("cifar_resnet_8_3", [0, 1, 2])
+    made = program_of(models, dtype=torch.float64, head=True)
+    check_against_autograd(made, models, *batch(3, 4))
+
+
+def test_members_share_one_backbone_and_one_batch():
+    models = networks("cifar_resnet_8_3", [0, 1])
+    for (_, ours), (name, theirs) in zip(
+        models[0].named_parameters(), models[1].named_parameters(), strict=True
+    ):
+        if "bn" not in name and "shortcut.1" not in name:
+            theirs.data = ours.data
+    made = program_of(models, shared=True, dtype=torch.float64)
+    images, labels = batch(1, 4)
+    check_against_autograd(made, models, images, labels)
+    assert made.first(images).shape[0] == 1  # the stem runs once for all members
+
+
+def test_evaluation_uses_the_running_statistics():
+    (model,) = networks("cifar_resnet_8_4", [0])
+    made = program_of([model], dtype=torch.float64)
+    images, labels = batch(1, 6)
+    made.step(images, labels)
+    model(images[0].permute(0, 3, 1, 2))
+    expected = model.eval()(images[0].permute(0, 3, 1, 2))
+    torch.testing.assert_close(made.logits(images)[0], expected)
+
+
+def test_an_input_that_is_no_number_gives_a_loss_that_is_none():
+    made = program_of(networks("cifar_resnet_8_3", [0]), dtype=torch.float64)
+    images, labels = batch(1, 3)
+    images[0, 1, 5, 5, 1] = torch.nan
+    assert made.step(images, labels)[0].isnan().all()
+
+
+def test_another_network_is_refused():
+    with pytest.raises(InputError, match="cifar_resnet networks only"):
+        make_plan(create_model("cifar_vgg_11"))
+
+
+def test_the_plan_counts_operations_and_bytes():
+    plan = make_plan(create_model("cifar_resnet_14"))
+    assert plan.channels == 560
+    # Two 3x3 convolutions of 16 channels on 32 x 32 positions: 2 * 9 * 16 * 16 * 1024 each.
+    assert plan.blocks[0].first.operations == 2 * 9 * 16 * 16 * 1024
+    assert plan.operations(128) == pytest.approx(13.5e9, rel=0.01)
+    # Five tensors a segment (the stem or a shortcut is the fifth), and the bits of seven joins.
+    tensors = 5 * (16 * 1024 + 32 * 256 + 64 * 64)
+    bits = 3 * 16 * 1024 + 2 * 32 * 256 + 2 * 64 * 64
+    assert plan.saved_bytes(128, 2) == 128 * (2 * tensors + bits // 8)
