@@ -10,17 +10,17 @@ import pytest
 import gammabeta
 
 LEVELS = {
-    "errors": 0, "rng": 0, "version": 0, "language": 0.2, "names": 0.2, "spec": 0.5,
+    "errors": 0, "cache": 0, "rng": 0, "version": 0, "language": 0.2, "names": 0.2, "spec": 0.5,
     "roles": 1, "sparse": 1, "statistics": 1.1, "subset": 1.2, "gammas": 1.2, "schedule": 1,
     "disk": 1, "data": 1.1, "checkpoint": 1.1, "store": 1.2, "environment": 1,
-    "models": 2, "native": 2, "lean": 2.2, "fused": 2.2,
+    "models": 2, "passes": 2, "lean": 2.2, "fused": 2.2,
     "engine": 3,
     "train": 4,
     "run": 5,
     "analysis": 6,
     "demo": 7, "paper": 7,
     "figures": 8, "report": 8.1,
-    "display": 8.5, "cli": 9, "__main__": 10,
+    "display": 8.5, "listen": 8.6, "cli": 9, "__main__": 10,
 }  # fmt: skip
 ROOT = Path(gammabeta.__file__).parent
 
@@ -87,7 +87,7 @@ def test_every_module_can_be_imported():
 def test_the_public_names():
     assert sorted(gammabeta.__all__) == [
         "GammabetaError", "InputError", "Run", "RunError", "RunSpec", "Subset", "Verdict",
-        "__version__", "create_model", "load_run", "select", "train",
+        "__version__", "create_model", "load_run", "progress", "select", "train",
     ]  # fmt: skip
     assert all(hasattr(gammabeta, name) for name in gammabeta.__all__)
 

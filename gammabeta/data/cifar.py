@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from gammabeta.data import batches, parquet
-from gammabeta.data.cache import cache_folder
+from gammabeta.cache import cache_folder
 from gammabeta.data.dataset import Dataset
 from gammabeta.data.download import download, is_offline
 from gammabeta.errors import InputError
@@ -49,8 +49,9 @@ def load_cifar(name: str, data_dir: str | Path | None = None) -> Dataset:
         found = _search(name, root) if root is not None and root.is_dir() else None
     if found is None:
         raise InputError(
-            f"there is no {name} on this machine and {problem}; name a folder with data_dir or "
-            f"GAMMABETA_DATA and put there {_choices(name)}"
+            f"data_dir or GAMMABETA_DATA must name a folder, as there is no {name} on this machine "
+            f"and {problem}: put there {_choices(name)}",
+            "data_dir",
         )
     return found
 
@@ -71,8 +72,9 @@ def _existing(path: Path, title: str) -> Path:
             f"{title} {path} does not exist: write the folder that holds the data"
         ) from None
     except NotADirectoryError:
+        near = next(each for each in path.resolve().parents if each.is_dir())
         raise InputError(
-            f"{title} {path} is no folder: write the folder that holds it, {path.parent}"
+            f"{title} {path} is no folder: write the folder that holds the data, perhaps {near}"
         ) from None
     except (OSError, RuntimeError, ValueError) as error:  # ~nobody, a null character
         reason = getattr(error, "strerror", None) or error

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from gammabeta import rng
-from gammabeta.data.cache import cache_folder
+from gammabeta.cache import cache_folder
 from gammabeta.data.dataset import Dataset, Split, make_dataset
 from gammabeta.disk import replace_file
 from gammabeta.errors import InputError
