@@ -5,7 +5,7 @@ import torch
 from gammabeta.spec import RunSpec
 
 SUBSETS = ("none", "output", "random:2", "beta", "gamma", "bn", "bn+output", "all")
-EPOCHS = 10
+EPOCHS = 8
 
 
 def demo_specs() -> list[RunSpec]:
