@@ -5,8 +5,9 @@ instead; the command line exits with 2 and nothing has been created.
 `RunError`: the request was fine, something went wrong while it ran; exit code 1.
 """
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class GammabetaError(Exception):
@@ -14,11 +15,29 @@ class GammabetaError(Exception):
 
 
 class InputError(GammabetaError, ValueError):
-    """A wrong request. The message is one line and says what to write instead."""
+    """A wrong request. The message is one line and says what to write instead.
+
+    about: the one field of RunSpec or argument that is wrong, if it is one. Messages have Python's
+    names; by this the command line knows the flag, or the file, that the value came from.
+    """
+
+    def __init__(self, message: str, about: str | None = None) -> None:
+        super().__init__(message)
+        self.about = about
 
 
 class RunError(GammabetaError, RuntimeError):
     """A right request that failed while running (disk full, loss became nan, run locked, ...)."""
+
+
+@contextlib.contextmanager
+def about(name: str) -> Iterator[None]:
+    """Every InputError of the block is about `name`, unless it says itself what it is about."""
+    try:
+        yield
+    except InputError as error:
+        error.about = error.about or name
+        raise
 
 
 def suggest(word: str, known: Iterable[str], count: int = 3) -> str:

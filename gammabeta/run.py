@@ -16,12 +16,12 @@ from torch import nn
 from gammabeta.data import Dataset, load_dataset, randomise_labels, subsample
 from gammabeta.engine import Engine, choose_device, choose_engine
 from gammabeta.environment import environment
-from gammabeta.errors import GammabetaError, InputError, RunError
+from gammabeta.errors import GammabetaError, InputError, RunError, about
 from gammabeta.gammas import gammas
 from gammabeta.models import architecture, create_model
 from gammabeta.sparse import attached
 from gammabeta.spec import RunSpec
-from gammabeta.store import RunFolder
+from gammabeta.store import RunFolder, find_run
 from gammabeta.subset import Subset, check_fingerprint, fingerprint, select
 from gammabeta.train import Epoch, Step, seconds_per_step, train_epochs
 
@@ -97,12 +97,17 @@ class Run:
         return self.result
 
 
-def load_run(path: str | Path) -> Run:
-    """The run in a folder such as runs/0123456789ab. Raises InputError where there is none."""
-    folder = RunFolder.open(Path(path))
-    spec = RunSpec.from_dict(folder.spec)
+def load_run(run: str | Path, runs: str | Path | None = None) -> Run:
+    """The run in a folder such as runs/0123456789ab; with `runs`, that of an id, or of the start of
+    one, in this folder. Raises InputError where there is none.
+    """
+    folder = RunFolder.open(Path(run)) if runs is None else find_run(Path(runs), str(run))
+    try:
+        spec = RunSpec.from_dict(folder.spec)
+    except InputError as error:
+        raise InputError(f"{folder.path / 'spec.json'}: {error}") from None
     if spec.id != folder.id:
-        raise InputError(f"{path} holds the spec of run {spec.id}: it was edited or renamed")
+        raise InputError(f"{folder.path} holds the spec of run {spec.id}: it was edited or renamed")
     return Run(spec, folder)
 
 
@@ -117,21 +122,26 @@ def train(
 ) -> Run:
     """Train `spec` and keep it under `runs`; resume or skip what is already there.
 
-    listen: called with every event while it works (the command line draws its bar with it).
+    listen: called with every event while it works; without it nothing is said.
+    `gammabeta.progress` is one that prints a line an epoch.
     Raises InputError before anything is created, RunError when training itself fails.
     """
-    engine_class = choose_engine(engine)
-    chosen = choose_device(device)
-    if not str(runs):
-        raise InputError("the folder for runs has no name: write for example runs")
-    earlier = RunFolder.find(Path(runs), spec.id, spec.to_dict())
+    with about("engine"):
+        engine_class = choose_engine(engine)
+    with about("device"):
+        chosen = choose_device(device)
+    with about("runs"):
+        if not str(runs):
+            raise InputError("the folder for runs has no name: write for example runs")
+        earlier = RunFolder.find(Path(runs), spec.id, spec.to_dict())
     if earlier is not None and _is_done(earlier):
         return Run(spec, earlier)
     data = load_data(spec, data_dir)
     model, subset = _network(spec, data.num_classes)
     check_roles(spec, subset)
     _check_last_batch(spec, data)
-    folder = RunFolder.create(Path(runs), spec.id, spec.to_dict(), _inputs(data, subset, model))
+    with about("runs"):
+        folder = RunFolder.create(Path(runs), spec.id, spec.to_dict(), _inputs(data, subset, model))
     with folder.lock():
         if _is_done(folder):  # another process may have finished it while we waited
             return Run(spec, folder)
@@ -147,16 +157,19 @@ def train(
 
 def load_data(spec: RunSpec, data_dir: str | Path | None = None) -> Dataset:
     """The data of a spec, with its subsample and random labels; checks the batch size."""
-    data = load_dataset(spec.data, data_dir)
+    with about("data_dir") if data_dir is not None else contextlib.nullcontext():
+        data = load_dataset(spec.data, data_dir)
     if spec.subsample is not None:
-        data = subsample(data, spec.subsample)
+        with about("subsample"):
+            data = subsample(data, spec.subsample)
     if spec.random_labels:
         data = randomise_labels(data, spec.random_labels, spec.seed)
     count = len(data.train.labels)
     if spec.batch_size > count:
         raise InputError(
             f"batch_size {spec.batch_size} is larger than the {count} training images: "
-            f"write {count} or less"
+            f"write {count} or less",
+            "batch_size",
         )
     return data
 
@@ -169,7 +182,8 @@ def check_roles(spec: RunSpec, subset: Subset) -> None:
             if role not in trained:
                 raise InputError(
                     f"{name} names '{role}', of which nothing trains under '{subset.text}': "
-                    f"write one of {', '.join(trained) or 'none at all'}"
+                    f"write one of {', '.join(trained) or 'none at all'}",
+                    name,
                 )
 
 
@@ -182,20 +196,24 @@ def _check_last_batch(spec: RunSpec, data: Dataset) -> None:
         architecture(spec.model)(torch.empty(1, 3, size, size, device="meta"))
     except ValueError:
         raise InputError(
-            f"the last batch of an epoch would hold one of the {count} images, too few for the "
-            f"BatchNorms of {spec.model}: write another --batch-size"
+            f"batch_size {spec.batch_size} leaves one of the {count} images for the last batch, "
+            f"too few for the BatchNorms of {spec.model}: write another",
+            "batch_size",
         ) from None
 
 
 def _network(spec: RunSpec, num_classes: int) -> tuple[nn.Module, Subset]:
-    model = create_model(
-        spec.model,
-        num_classes=num_classes,
-        weight_init=spec.weight_init,
-        norm_init=spec.norm_init,
-        seed=spec.seed,
-    )
-    return model, select(model, spec.trainable, seed=spec.seed, statistics=spec.statistics)
+    with about("model"):
+        model = create_model(
+            spec.model,
+            num_classes=num_classes,
+            weight_init=spec.weight_init,
+            norm_init=spec.norm_init,
+            seed=spec.seed,
+        )
+    with about("trainable"):
+        subset = select(model, spec.trainable, seed=spec.seed, statistics=spec.statistics)
+    return model, subset
 
 
 def _is_done(folder: RunFolder) -> bool:
@@ -271,7 +289,7 @@ def _check_data(folder: RunFolder, data: Dataset) -> None:
     if data.sha256 != began_with:
         raise InputError(
             f"run {folder.id} began with other data (sha256 {began_with[:12]}, now "
-            f"{data.sha256[:12]}): give it the data it began with, or another --runs folder"
+            f"{data.sha256[:12]}): give it the data it began with, or another folder for runs"
         )
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from gammabeta import language
-from gammabeta.errors import InputError, suggest
+from gammabeta.errors import InputError, about, suggest
 from gammabeta.names import parse_name
 
 FORMAT = 1  # of spec.json; a change that adds a field comes with the value old runs had
@@ -98,11 +98,15 @@ class RunSpec:
     def __post_init__(self) -> None:
         for item in fields(self):
             value = getattr(self, item.name)
-            if value is None and item.name not in _OPTIONAL:
-                value = self._resolve(item.name)
-            object.__setattr__(self, item.name, _typed(item.name, _TYPES[item.name], value))
-        object.__setattr__(self, "trainable", str(language.parse(self.trainable)))
-        object.__setattr__(self, "model", str(parse_name(self.model)))
+            with about(item.name):
+                if value is None and item.name not in _OPTIONAL:
+                    value = self._resolve(item.name)
+                value = _typed(item.name, _TYPES[item.name], value)
+            object.__setattr__(self, item.name, value)
+        with about("trainable"):
+            object.__setattr__(self, "trainable", str(language.parse(self.trainable)))
+        with about("model"):
+            object.__setattr__(self, "model", str(parse_name(self.model)))
         _check(self)
 
     def _resolve(self, name: str) -> Any:
@@ -132,6 +136,16 @@ class RunSpec:
     def to_json(self) -> str:
         """Canonical: sorted keys, no spaces, resolved values."""
         return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+    def chosen(self) -> dict[str, Any]:
+        """The part of `to_dict` that differs from the defaults; `from_dict` reads it back equal."""
+        deciders = {name: getattr(self, name) for name in _RESOLVED_BY}
+        followed, default = RunSpec(**deciders).to_dict(), RunSpec().to_dict()
+        return {
+            name: value
+            for name, value in self.to_dict().items()
+            if value != (default if name in deciders else followed)[name]
+        }
 
     @classmethod
     def from_dict(cls, values: Any) -> "RunSpec":
@@ -207,7 +221,7 @@ def _typed_roles(name: str, value: Any) -> tuple[tuple[str, float], ...]:
 def _check_choice(name: str, value: Any) -> None:
     if value not in CHOICES[name]:
         hint = suggest(str(value), CHOICES[name])
-        raise InputError(f"unknown {name.replace('_', ' ')} {value!r}: {hint}")
+        raise InputError(f"unknown {name.replace('_', ' ')} {value!r}: {hint}", name)
 
 
 def _check(spec: RunSpec) -> None:
@@ -234,28 +248,32 @@ def _check(spec: RunSpec) -> None:
             upper = (
                 f" and {'at most' if inclusive else 'below'} {high:g}" if high < math.inf else ""
             )
-            raise InputError(f"{name} is {value:g}: write a value of at least {low:g}{upper}")
+            raise InputError(f"{name} is {value:g}: write a value of at least {low:g}{upper}", name)
     for name in ("lr_by_role", "weight_decay_by_role"):
         for role, value in getattr(spec, name):
             if value < 0:
-                raise InputError(f"{name}: {role}={value:g} is below 0: write 0 or more")
+                raise InputError(f"{name}: {role}={value:g} is below 0: write 0 or more", name)
     if spec.subsample is not None and spec.subsample < 1:
-        raise InputError(f"subsample is {spec.subsample}: write 1 or more, or leave it out")
+        message = f"subsample is {spec.subsample}: write 1 or more, or leave it out"
+        raise InputError(message, "subsample")
     if list(spec.drops) != sorted(set(spec.drops)) or not all(0 < d < 1 for d in spec.drops):
-        raise InputError(
-            "drops must rise and lie between 0 and 1 (shares of the run), as in 1/2,3/4"
-        )
-    if spec.schedule != "step" and (spec.drops or spec.drop_factor != 1):
-        raise InputError(f"drops belong to the step schedule: leave them out with {spec.schedule}")
+        message = "drops must rise and lie between 0 and 1 (shares of the run), as in 1/2,3/4"
+        raise InputError(message, "drops")
+    if spec.schedule != "step":
+        for name, wrong in (("drops", spec.drops), ("drop_factor", spec.drop_factor != 1)):
+            if wrong:
+                message = f"{name} belongs to the step schedule: leave it out with {spec.schedule}"
+                raise InputError(message, name)
     if spec.optimizer == "sgd":
         if spec.betas:
-            raise InputError("betas belong to adam and adamw: with sgd write momentum")
+            raise InputError("betas belongs to adam and adamw: leave it out with sgd", "betas")
         if spec.nesterov and not spec.momentum:
-            raise InputError("nesterov needs a momentum above 0")
+            raise InputError("nesterov needs a momentum above 0", "nesterov")
     else:
-        if spec.momentum or spec.nesterov:
-            raise InputError(
-                f"momentum and nesterov belong to sgd: with {spec.optimizer} write betas"
-            )
+        for name in ("momentum", "nesterov"):
+            if getattr(spec, name):
+                message = f"{name} belongs to sgd: leave it out with {spec.optimizer}"
+                raise InputError(message, name)
         if len(spec.betas) != 2 or not all(0 <= beta < 1 for beta in spec.betas):
-            raise InputError("betas must be two numbers of at least 0 and below 1, as in 0.9,0.999")
+            message = "betas must be two numbers of at least 0 and below 1, as in 0.9,0.999"
+            raise InputError(message, "betas")

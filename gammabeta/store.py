@@ -87,7 +87,7 @@ class RunFolder:
         path = Path(root) / run_id
         try:
             if path.parent.exists() and not path.parent.is_dir():
-                raise InputError(f"{path.parent} is a file: choose another --runs folder")
+                raise InputError(f"{path.parent} is a file: choose another folder for runs")
             if not path.exists():
                 make_folder(
                     path, {"spec.json": encode_json(spec), "inputs.json": encode_json(inputs)}
@@ -96,7 +96,7 @@ class RunFolder:
             reason = error.strerror or str(error)
             if error.errno in _WRONG_FOLDER:
                 message = f"cannot make run folders in {path.parent} ({reason})"
-                raise InputError(f"{message}: choose another --runs folder") from error
+                raise InputError(f"{message}: choose another folder for runs") from error
             raise RunError(f"could not create {path} ({reason}): no run was started") from error
         run = cls.open(path)
         other = [
@@ -106,7 +106,7 @@ class RunFolder:
         ]
         if other:
             differs = ", ".join(other)
-            raise InputError(f"{path} has another spec ({differs}): choose another --runs folder")
+            raise InputError(f"{path} has another spec ({differs}): choose another folder for runs")
         return run
 
     @classmethod
@@ -115,7 +115,8 @@ class RunFolder:
         try:
             there = os.path.lexists(root / run_id)
         except (OSError, ValueError) as error:  # ValueError: a path that no system accepts
-            raise InputError(f"cannot look into {root} ({error}): choose another") from None
+            message = f"cannot look into {root} ({error}): choose another folder for runs"
+            raise InputError(message) from None
         return cls.create(root, run_id, spec, {}) if there else None
 
     @classmethod
@@ -163,7 +164,7 @@ class RunFolder:
             if not locked:
                 raise RunError(
                     f"run {self.id} is being trained by {_holder(descriptor)}: "
-                    "wait for it, or choose another --runs folder"
+                    "wait for it, or choose another folder for runs"
                 )
             with contextlib.suppress(OSError):  # only the text of an error message
                 os.ftruncate(descriptor, 0)
@@ -312,7 +313,8 @@ def list_runs(root: Path) -> list[RunFolder]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise InputError(f"{root} is no folder of runs ({error.strerror or error})") from None
+        message = f"{root} is no folder of runs ({error.strerror or error}): name another"
+        raise InputError(message, "runs") from None
     found: list[tuple[int, str, RunFolder]] = []
     for path in paths:
         with contextlib.suppress(InputError, OSError):  # OSError: removed while we look
@@ -325,7 +327,7 @@ def find_run(root: Path, id_prefix: str) -> RunFolder:
     """The run whose id starts with `id_prefix`. Raises InputError unless there is exactly one."""
     runs = {run.path.name: run for run in list_runs(root)}
     if not runs:
-        raise InputError(f"there are no runs in {root}: choose another --runs folder")
+        raise InputError(f"there are no runs in {root}: choose another folder for runs", "runs")
     if id_prefix in runs:
         return runs[id_prefix]
     found = [name for name in runs if name.startswith(id_prefix)]

@@ -39,7 +39,8 @@ def test_data_dir_must_be_a_folder_that_holds_the_data(
     (tmp_path / "empty").mkdir()
     cases = {
         "missing": "does not exist",
-        "file": "is no folder: write the folder that holds it",
+        "file": f"is no folder: write the folder that holds the data, perhaps .*{tmp_path.name}$",
+        "file/deeper": f"is no folder: .* perhaps .*{tmp_path.name}$",
         "empty": "there is no cifar10 in .*: put there cifar-10-python.tar.gz",
         "nul\0": "cannot be read",
     }

@@ -229,6 +229,61 @@ def test_an_edited_spec_is_refused(tmp_path):
         load_run(run.folder.path)
 
 
+def test_a_run_is_loaded_by_its_folder_its_id_or_the_start_of_it(tmp_path):
+    one, two = (train(SPEC.replace(epochs=1, seed=seed), tmp_path) for seed in (0, 1))
+    assert one.id[:6] != two.id[:6]
+    for found in (
+        load_run(one.folder.path),
+        load_run(one.id, runs=tmp_path),
+        load_run(one.id[:6], str(tmp_path)),
+    ):
+        assert (found.id, found.spec, found.result) == (one.id, one.spec, one.result)
+    near = f"no run '{two.id[:-1]}x' in .*: the nearest are {two.id}"
+    with pytest.raises(InputError, match=near):
+        load_run(f"{two.id[:-1]}x", runs=tmp_path)
+    with pytest.raises(InputError, match="could be"):
+        load_run("", runs=tmp_path)
+    with pytest.raises(InputError, match="there are no runs in"):
+        load_run(one.id, runs=tmp_path / "nosuch")
+
+
+def test_a_stored_spec_that_is_none_is_named(tmp_path):
+    run = train(SPEC.replace(epochs=1), tmp_path)
+    path = run.folder.path / "spec.json"
+    path.write_text(path.read_text().replace('"lr":', '"rate":'))
+    with pytest.raises(InputError, match=r"spec\.json: a spec has no field 'rate'"):
+        load_run(run.folder.path)
+
+
+WRONG = [
+    ({"batch_size": 101}, {}, "batch_size", "batch_size 101 is larger"),
+    ({"subsample": 3000}, {}, "subsample", "subsample is 3000"),
+    ({"trainable": "name:x"}, {}, "trainable", "'name:x' selects nothing here"),
+    ({"lr_by_role": {"output": 1}}, {}, "lr_by_role", "lr_by_role names 'output'"),
+    ({}, {"engine": "fast"}, "engine", "unknown engine 'fast'"),
+    ({}, {"device": "gpu"}, "device", "unknown device 'gpu'"),
+    ({}, {"data_dir": "x"}, "data_dir", "synthetic needs no files"),
+    ({"data": "cifar10"}, {"data_dir": "x"}, "data_dir", "data_dir x does not exist"),
+    ({"data": "cifar10", "subsample": None}, {}, "data_dir", "data_dir or GAMMABETA_DATA must"),
+    ({}, {"runs": ""}, "runs", "has no name"),
+    ({}, {"runs": "file"}, "runs", "file is a file: choose another folder for runs"),
+]
+
+
+@pytest.mark.parametrize(("changes", "keywords", "about", "message"), WRONG)
+def test_errors_name_python_names_and_say_what_they_are_about(
+    tmp_path, monkeypatch, changes, keywords, about, message
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError) as caught:
+        train(SPEC.replace(**changes), **keywords)
+    assert str(caught.value).startswith(message) or message in str(caught.value)
+    assert "--" not in str(caught.value)
+    assert caught.value.about == about
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_rates_for_roles_that_do_not_train_are_refused(tmp_path):
     spec = SPEC.replace(lr_by_role={"output": 0.1})
     with pytest.raises(InputError, match="names 'output', of which nothing trains"):
@@ -238,7 +293,7 @@ def test_rates_for_roles_that_do_not_train_are_refused(tmp_path):
 
 def test_a_last_batch_of_one_image_is_refused_where_a_batchnorm_cannot_take_it(tmp_path):
     spec = SPEC.replace(model="imagenet_resnet_18_4", subsample=33)
-    with pytest.raises(InputError, match="last batch of an epoch would hold one of the 33"):
+    with pytest.raises(InputError, match="batch_size 32 leaves one of the 33 images"):
         train(spec, tmp_path / "runs")
     assert list(tmp_path.iterdir()) == []
     cifar = SPEC.replace(subsample=33, epochs=1)  # ends at 8 x 8: one image is enough

@@ -77,6 +77,22 @@ def test_defaults_follow_what_decides_them():
     assert adam.replace(optimizer="sgd") == RunSpec()
 
 
+@pytest.mark.parametrize(
+    ("values", "chosen"),
+    [
+        ({}, {}),
+        ({"data": "digits", "epochs": 2, "lr": 0.1}, {"data": "digits", "epochs": 2}),
+        ({"optimizer": "adam", "lr": 0.1}, {"optimizer": "adam", "lr": 0.1}),
+        ({"schedule": "cosine", "flip": False}, {"schedule": "cosine", "flip": False}),
+        ({"lr_by_role": {"beta": 1}, "drops": (0.5,)}, {"lr_by_role": {"beta": 1}, "drops": [0.5]}),
+    ],
+)
+def test_what_was_chosen_is_what_differs_from_the_defaults(values, chosen):
+    spec = RunSpec(**values)
+    assert spec.chosen() == chosen
+    assert RunSpec.from_dict(spec.chosen()) == spec
+
+
 WRONG = [
     ({"model": 3}, "model must be a text"),
     ({"trainable": "bm"}, "did you mean bn"),
@@ -98,9 +114,11 @@ WRONG = [
     ({"drops": (0.75, 0.5)}, "must rise"),
     ({"drops": (80, 120)}, "between 0 and 1"),
     ({"drops": 0.5}, "list of numbers"),
-    ({"schedule": "cosine", "drops": (0.5,)}, "belong to the step schedule"),
-    ({"optimizer": "adam", "momentum": 0.9}, "belong to sgd"),
-    ({"betas": (0.9, 0.99)}, "belong to adam"),
+    ({"schedule": "cosine", "drops": (0.5,)}, "drops belongs to the step schedule"),
+    ({"optimizer": "adam", "momentum": 0.9}, "momentum belongs to sgd"),
+    ({"betas": (0.9, 0.99)}, "betas belongs to adam"),
+    ({"schedule": "cosine", "drop_factor": 0.5}, "drop_factor belongs to the step schedule"),
+    ({"optimizer": "adam", "nesterov": True}, "nesterov belongs to sgd"),
     ({"optimizer": "adam", "betas": (0.9,)}, "two numbers"),
     ({"nesterov": True, "momentum": 0}, "momentum above 0"),
     ({"label_smoothing": 1.0}, "below 1"),
@@ -132,6 +150,10 @@ def test_wrong_values_are_refused_with_one_helpful_line(values, message):
         RunSpec.from_dict(values)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert "--" not in str(caught.value)  # Python has no flags
+    fields = {item.name for item in dataclasses.fields(RunSpec)}
+    known = isinstance(values, dict) and values.keys() <= fields
+    assert caught.value.about in (values if known else [None])
 
 
 def test_every_choice_can_be_made():

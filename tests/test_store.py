@@ -135,7 +135,7 @@ def test_a_root_that_is_a_file(tmp_path: Path) -> None:
     root = tmp_path / "file"
     root.write_text("x")
     for each in (root, root / "deeper"):
-        with pytest.raises(InputError, match="choose another --runs folder") as raised:
+        with pytest.raises(InputError, match="choose another folder for runs") as raised:
             RunFolder.create(each, "abc", SPEC, INPUTS)
         one_line(raised)
     with pytest.raises(InputError, match="no folder of runs"):
@@ -154,7 +154,7 @@ def test_a_root_that_cannot_be_written(
     for root in (tmp_path, tmp_path / "new" / "runs"):
         with pytest.raises(InputError, match=os.strerror(number)) as raised:
             RunFolder.create(root, "abc", SPEC, INPUTS)
-        assert "choose another --runs folder" in one_line(raised)
+        assert "choose another folder for runs" in one_line(raised)
     assert names(tmp_path) == []
 
 
