@@ -6,8 +6,10 @@ argparse rather than a config library: a wrong use must give exactly one line.
 """
 
 import argparse
+import contextlib
 import json
 import os
+import re
 import sys
 import typing
 import warnings
@@ -17,12 +19,18 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import gammabeta
-from gammabeta.errors import GammabetaError, InputError, suggest
+from gammabeta import language
+from gammabeta.errors import GammabetaError, InputError, about, suggest
+from gammabeta.names import parse_name
 from gammabeta.spec import RunSpec
+
+_FIELDS = tuple(item.name for item in fields(RunSpec))
+_EXECUTION = ("runs", "data_dir", "engine", "device")  # arguments of `train`; the defaults are its
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    options = argparse.Namespace()
     try:
         options = _parser().parse_args(arguments)
         with warnings.catch_warnings():
@@ -31,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
             command(options)
         sys.stdout.flush()
     except InputError as error:
-        return _fail(error, 2)
+        return _fail(_with_source(error, vars(options)), 2)
     except GammabetaError as error:
         return _fail(error, 1)
     except KeyboardInterrupt:
@@ -53,6 +61,21 @@ def _fail(error: object, code: int) -> int:
     return code
 
 
+def _with_source(error: InputError, options: dict[str, Any]) -> str:
+    """The message, with the flag in place of Python's name, or with the spec file before it."""
+    text, name = str(error), error.about
+    if name is None:
+        return text
+    if name in _FIELDS and name not in options and options.get("spec") is not None:
+        return f"{options['spec']}: {text}"
+    renamed, count = re.subn(rf"^{name}\b", _flag(name), text)
+    return renamed if count or name not in options else f"{_flag(name)}: {text}"
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
 def _print_warning(message: Warning | str, *_: Any) -> None:
     print(f"gammabeta: note: {message}", file=sys.stderr)
 
@@ -63,15 +86,32 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message} (see {self.prog} --help)")
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            what = str(action.metavar or action.dest).lower()
+            self.error(f"unknown {what} '{value}': {suggest(value, action.choices)}")
+
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         options, unknown = self.parse_known_args(args, namespace)
         if unknown and not unknown[0].startswith("-") and vars(options).get("id", "") is None:
             options.id = unknown.pop(0)  # argparse gives up on `runs show --runs DIR ID`
         if unknown:
-            word = unknown[0].split("=")[0]
             known = options.known_flags if "known_flags" in options else []
-            raise InputError(f"unknown argument '{word}': {suggest(word, known)}")
+            raise InputError(_unknown(unknown[0], known))
         return options
+
+
+def _unknown(word: str, known: list[str]) -> str:
+    """What to write instead of an argument that no option wants."""
+    if word.startswith("-"):
+        flag = word.split("=")[0]
+        return f"unknown argument '{flag}': {suggest(flag, known)}"
+    for name, parse in (("trainable", language.parse), ("model", parse_name)):
+        if _flag(name) in known:
+            with contextlib.suppress(InputError):
+                parse(word)
+                return f"unknown argument '{word}': write {_flag(name)} {word}"
+    return f"unknown argument '{word}': leave it out, or write its flag before it (see --help)"
 
 
 def _parser() -> _Parser:
@@ -99,10 +139,27 @@ def _finish(parser: Any) -> None:
     parser.set_defaults(known_flags=flags)
 
 
+def _add_runs_folder(parser: Any) -> None:
+    text = "where runs are kept (runs)"
+    parser.add_argument("--runs", default=argparse.SUPPRESS, metavar="DIR", help=text)
+
+
 def _add_execution(parser: Any) -> None:
-    parser.add_argument("--runs", default="runs", metavar="DIR", help="where runs are kept (runs)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (auto)")
-    parser.add_argument("--engine", default="auto", help="auto or eager (auto)")
+    _add_runs_folder(parser)
+    for name, text in (("device", "auto, cpu, cuda, cuda:1"), ("engine", "auto or eager")):
+        parser.add_argument(f"--{name}", default=argparse.SUPPRESS, help=f"{text} (auto)")
+
+
+def _execution(options: argparse.Namespace) -> dict[str, Any]:
+    """What was given of how a run is executed, as keywords for `train`."""
+    return {name: value for name, value in vars(options).items() if name in _EXECUTION}
+
+
+def _runs_folder(options: argparse.Namespace) -> Path:
+    name = vars(options).get("runs", "runs")
+    if not name:
+        raise InputError("the folder for runs has no name: write for example runs", "runs")
+    return Path(name)
 
 
 def _add_demo(commands: Any) -> None:
@@ -118,20 +175,19 @@ def _add_demo(commands: Any) -> None:
 
 def _demo(options: argparse.Namespace) -> None:
     from gammabeta import demo
-    from gammabeta.display import TrainDisplay, print_demo
+    from gammabeta.display import print_demo
+    from gammabeta.listen import TrainDisplay
     from gammabeta.report import check_out, write_report
     from gammabeta.run import train
 
-    check_out(Path(options.out))
+    with about("out"):
+        check_out(Path(options.out))
     specs = demo.demo_specs()
     trained = []
     with TrainDisplay(tuple(spec.trainable for spec in specs)) as display:
         for spec in specs:
             display.next_run()
-            run = train(
-                spec, options.runs, engine=options.engine, device=options.device, listen=display
-            )
-            trained.append(run)
+            trained.append(train(spec, **_execution(options), listen=display))
     print_demo(trained, options.json)
     write_report([run.folder for run in trained], Path(options.out))
     print(f"wrote {options.out}", file=sys.stderr)
@@ -146,16 +202,16 @@ def _add_train(commands: Any) -> None:
     )
     science = parser.add_argument_group("what is trained (default: the paper's CIFAR-10 recipe)")
     for item in fields(RunSpec):
-        flag = "--" + item.name.replace("_", "-")
         if item.name in ("nesterov", "flip"):
             keywords: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
         else:
             keywords = {"type": _reader(item.name), "metavar": _metavar(item.name)}
         text = item.metadata["help"].replace("%", "%%")
-        science.add_argument(flag, default=argparse.SUPPRESS, help=text, **keywords)
+        science.add_argument(_flag(item.name), default=argparse.SUPPRESS, help=text, **keywords)
     execution = parser.add_argument_group("how it is executed (never changes what a run is)")
     execution.add_argument(
         "--data-dir",
+        default=argparse.SUPPRESS,
         metavar="DIR",
         help="where the data set's files are (default: $GAMMABETA_DATA)",
     )
@@ -210,17 +266,19 @@ def _wanted(name: str, kind: Any) -> str:
 
 
 def _read_spec(options: argparse.Namespace) -> RunSpec:
-    names = {item.name for item in fields(RunSpec)}
-    changes = {name: value for name, value in vars(options).items() if name in names}
+    changes = {name: value for name, value in vars(options).items() if name in _FIELDS}
     if options.spec is None:
         return RunSpec.from_dict(changes)
     try:
-        values = json.loads(Path(options.spec).read_text(encoding="utf-8"))
+        spec = RunSpec.from_dict(json.loads(Path(options.spec).read_text(encoding="utf-8")))
     except OSError as error:
-        raise InputError(f"cannot read the spec {options.spec}: {error.strerror}") from None
+        message = f"cannot read {options.spec} ({error.strerror}): name a file such as spec.json"
+        raise InputError(message, "spec") from None
+    except InputError as error:
+        raise InputError(f"{options.spec}: {error}") from None
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{options.spec} is no JSON ({error})") from None
-    return RunSpec.from_dict(values).replace(**changes)
+        raise InputError(f"{options.spec}: this is no JSON ({error})") from None
+    return spec.replace(**changes)
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -230,22 +288,20 @@ def _train(options: argparse.Namespace) -> None:
         from gammabeta.run import check_roles
         from gammabeta.subset import select
 
-        check_roles(spec, select(architecture(spec.model), spec.trainable))
+        if idle := ", ".join(_flag(name) for name in _execution(options)):
+            raise InputError(f"--print-spec runs nothing: leave out {idle}")
+        with about("trainable"):
+            subset = select(architecture(spec.model), spec.trainable)
+        check_roles(spec, subset)
         shown = json.dumps(spec.to_dict(), indent=1, sort_keys=True)
         print(shown if options.json else f"id {spec.id}\n{shown}")
         return
-    from gammabeta.display import TrainDisplay, print_result, result_dict
+    from gammabeta.display import print_result, result_dict
+    from gammabeta.listen import TrainDisplay
     from gammabeta.run import train
 
     with TrainDisplay() as display:
-        run = train(
-            spec,
-            options.runs,
-            data_dir=options.data_dir,
-            engine=options.engine,
-            device=options.device,
-            listen=display,
-        )
+        run = train(spec, **_execution(options), listen=display)
     if options.json:
         print(json.dumps(result_dict(run), indent=1))
     else:
@@ -256,8 +312,9 @@ def _add_runs(commands: Any) -> None:
     parser = _command(commands, "runs", _runs_list, "list runs; runs show ID, runs rm ID")
     parser.add_argument("action", nargs="?", choices=["list", "show", "rm"], default="list")
     parser.add_argument("id", nargs="?", help="the run's id, or the start of it")
-    parser.add_argument("--runs", default="runs", metavar="DIR", help="where runs are kept (runs)")
+    _add_runs_folder(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--tensors", action="store_true", help="show: every tensor, not only roles")
     _finish(parser)
 
 
@@ -265,17 +322,25 @@ def _runs_list(options: argparse.Namespace) -> None:
     from gammabeta import display
     from gammabeta.store import find_run, list_runs
 
-    root = Path(options.runs)
+    root = _runs_folder(options)
+    if options.tensors and options.action != "show":
+        raise InputError("--tensors belongs to gammabeta runs show ID: leave it out")
     if options.action == "list":
         if options.id is not None:
             raise InputError("runs list takes no id: write gammabeta runs show " + options.id)
-        display.print_runs(list_runs(root), root, options.json)
+        found = list_runs(root)
+        if "runs" in options and not root.exists():
+            raise InputError(f"{root} does not exist: name the folder of your runs", "runs")
+        display.print_runs(found, root, options.json)
         return
     if options.id is None:
         raise InputError(f"which run? write gammabeta runs {options.action} ID")
     folder = find_run(root, options.id)
     if options.action == "show":
-        display.print_run(folder, options.json)
+        if options.json:
+            print(json.dumps(display.run_dict(folder, options.tensors), indent=1, sort_keys=True))
+        else:
+            display.print_run(folder, options.tensors)
         return
     folder.remove()
     print(json.dumps({"removed": folder.id}) if options.json else f"removed run {folder.id}")
@@ -296,7 +361,7 @@ def _models(options: argparse.Namespace) -> None:
 
 def _add_report(commands: Any) -> None:
     parser = _command(commands, "report", _report, "write one HTML page about all runs")
-    parser.add_argument("--runs", default="runs", metavar="DIR", help="where runs are kept (runs)")
+    _add_runs_folder(parser)
     parser.add_argument(
         "--out", default="report.html", metavar="FILE", help="the page (report.html)"
     )
@@ -305,9 +370,13 @@ def _add_report(commands: Any) -> None:
 
 def _report(options: argparse.Namespace) -> None:
     from gammabeta.paper import PUBLISHED
-    from gammabeta.report import write_report
+    from gammabeta.report import check_out, write_report
 
-    write_report(Path(options.runs), Path(options.out), published=PUBLISHED)
+    out = Path(options.out)
+    with about("out"):
+        check_out(out)
+    with about("runs"):
+        write_report(_runs_folder(options), out, published=PUBLISHED)
     print(f"wrote {options.out}")
 
 

@@ -23,7 +23,8 @@ def run(capsys, *arguments):
 
 # arguments after `gammabeta`, and what the one line must say
 WORDS = [
-    ("trian", "invalid choice: 'trian'"),
+    ("trian", "unknown command 'trian': did you mean train?"),
+    ("frobnicate", "unknown command 'frobnicate': known: demo, models, report, runs, train"),
     ("train --model resnet_14", "did you mean"),
     ("train --model cifar_resnet_15", "did you mean cifar_resnet_14 or cifar_resnet_20?"),
     ("train --model cifar_vgg_12", "did you mean cifar_vgg_11 or cifar_vgg_13?"),
@@ -40,15 +41,15 @@ WORDS = [
     ("train --trainable name:nothing", "selects nothing here; the network has"),
     ("train --trainable=", "the subset is empty"),
     ("train --model cifar_vgg_11 --trainable shortcut", "selects nothing here"),
-    ("train --epochs -3", "epochs is -3: write a value of at least 1"),
+    ("train --epochs -3", "--epochs is -3: write a value of at least 1"),
     ("train --epochs 0", "at least 1"),
     ("train --epochs ten", "'ten' is not a whole number"),
     ("train --epochs 1.5", "'1.5' is not a whole number"),
     ("train --batch-size 0", "at least 1"),
-    ("train --batch-size 4096", "write 2048 or less"),
+    ("train --batch-size 4096", "--batch-size 4096 is larger than the 2048 training images"),
     ("train --seed -1", "at least 0"),
     ("train --seed 1e3", "not a whole number"),
-    ("train --lr nan", "lr must be a finite number"),
+    ("train --lr nan", "gammabeta: --lr must be a finite number"),
     ("train --lr inf", "lr must be a finite number"),
     ("train --lr fast", "'fast' is not a number"),
     ("train --lr 1/0", "'1/0' is not a number"),
@@ -56,15 +57,17 @@ WORDS = [
     ("train --momentum 1", "below 1"),
     ("train --weight-decay -0.1", "at least 0"),
     ("train --optimizer adma", "did you mean adam"),
-    ("train --optimizer adam --momentum 0.9", "belongs to sgd"),
+    ("train --optimizer adam --momentum 0.9", "--momentum belongs to sgd: leave it out with adam"),
     ("train --optimizer adam --betas 0.9", "two numbers"),
-    ("train --betas 0.9,0.99", "belongs to adam"),
+    ("train --betas 0.9,0.99", "--betas belongs to adam"),
     ("train --nesterov --momentum 0", "momentum above 0"),
+    ("train --optimizer adam --nesterov", "--nesterov belongs to sgd"),
+    ("train --schedule cosine --drop-factor 0.5", "--drop-factor belongs to the step schedule"),
     ("train --schedule cosin", "did you mean cosine"),
     ("train --drops 80,120", "between 0 and 1"),
     ("train --drops 3/4,1/2", "must rise"),
     ("train --drops half", "not a list of numbers"),
-    ("train --schedule cosine --drops 1/2", "belongs to the step schedule"),
+    ("train --schedule cosine --drops 1/2", "--drops belongs to the step schedule"),
     ("train --warmup-epochs 5", "below 1"),
     ("train --label-smoothing 1", "below 1"),
     ("train --weight-init kaiming", "did you mean kaiming_"),
@@ -83,19 +86,31 @@ WORDS = [
     ("train --device meta", "not supported"),
     ("train --epocs 3", "did you mean --epochs"),
     ("train --lr", "expected one argument"),
-    ("train extra", "unknown argument 'extra'"),
-    ("train --spec missing.json", "cannot read the spec missing.json"),
-    ("train --data cifar10 --data-dir missing", "missing"),
+    ("train extra", "unknown argument 'extra': leave it out"),
+    ("train bn", "unknown argument 'bn': write --trainable bn"),
+    ("train all-bn", "write --trainable all-bn"),
+    ("train cifar_vgg_11", "write --model cifar_vgg_11"),
+    ("demo bn", "unknown argument 'bn': leave it out"),
+    ("train --spec missing.json", "--spec: cannot read missing.json (No such file or directory)"),
+    ("train --data cifar10 --data-dir missing", "--data-dir missing does not exist"),
     ("runs show", "which run?"),
     ("runs show 0123", "no run"),
     ("runs rm 0123", "no run"),
     ("runs list 0123", "runs show 0123"),
-    ("runs stop", "invalid choice"),
+    ("runs stop", "unknown action 'stop': did you mean show or list?"),
+    ("runs shwo 0123", "unknown action 'shwo': did you mean show?"),
+    ("runs --runs nosuch", "--runs: nosuch does not exist: name the folder of your runs"),
+    ("runs --runs nosuch --json", "nosuch does not exist"),
+    ("runs show 0123 --runs nosuch", "--runs: there are no runs in nosuch"),
+    ("runs --runs=", "has no name"),
+    ("runs --tensors", "--tensors belongs to gammabeta runs show"),
+    ("runs rm 0123 --tensors", "--tensors belongs to gammabeta runs show"),
     ("models --jsno", "did you mean --json"),
-    ("report", "no runs"),
+    ("report", "gammabeta: there are no runs in runs"),
+    ("report --runs nosuch", "--runs: there are no runs in nosuch"),
     ("demo --epochs 3", "unknown argument '--epochs'"),
     ("--jsno", "unknown argument '--jsno'"),
-    ("report --out missing/page.html", "there is no folder missing"),
+    ("report --out missing/page.html", "--out: there is no folder missing"),
     ("report --out .", "is a folder"),
     ("demo --out missing/page.html", "there is no folder missing"),
     ("demo --out .", "is a folder"),
@@ -113,6 +128,10 @@ WORDS = [
     ("train --runs " + "r" * 300, "choose another"),
     ("train --print-spec --model nonsense", "unknown network"),
     ("train --print-spec --trainable name:nothing", "selects nothing here"),
+    ("train --print-spec --lr-by-role output=1", "--lr-by-role names 'output'"),
+    ("train --print-spec --data-dir x", "--print-spec runs nothing: leave out --data-dir"),
+    ("train --print-spec --engine eager --device cpu", "leave out --engine, --device"),
+    ("train --print-spec --runs runs", "leave out --runs"),
 ]  # fmt: skip
 
 
@@ -126,6 +145,8 @@ def test_wrong_words(line, message, tmp_path, monkeypatch, capsys):
             del defaults[defaults.index(flag) : defaults.index(flag) + 2]
     code, out, err = run(capsys, *words, *defaults)
     check(code, out, err, message, tmp_path)
+    flags = [word.split("=")[0] for word in words if word.startswith("--")]
+    assert not flags or any(flag in err for flag in flags), err
 
 
 def check(code, out, err, message, folder, kept=()):
@@ -147,7 +168,7 @@ def test_a_gpu_that_is_absent(tmp_path, monkeypatch, capsys):
 
 
 SPECS = [
-    ("{", "is no JSON"),
+    ("{", "this is no JSON"),
     ("[]", "a spec is a JSON object"),
     ('{"learning_rate": 0.1}', "no field 'learning_rate'"),
     ('{"lr": "fast"}', "lr must be a finite number"),
@@ -156,7 +177,12 @@ SPECS = [
     ('{"flip": 1}', "flip must be true or false"),
     ('{"drops": "1/2"}', "drops must be a list of numbers"),
     ('{"format": 99}', "format 99"),
-    ('{"model": null}', "model"),
+    ('{"model": null}', "model needs a value"),
+    ('{"lr_by_role": {"head": 1}}', "lr_by_role: unknown role 'head'"),
+    ('{"data": "synthetic", "batch_size": 4096}', "batch_size 4096 is larger than the 2048"),
+    ('{"data": "synthetic", "subsample": 3000}', "subsample is 3000"),
+    ('{"data": "synthetic", "trainable": "name:x"}', "'name:x' selects nothing here"),
+    ('{"data": "synthetic", "lr_by_role": {"output": 1}}', "lr_by_role names 'output'"),
     ('{"trainable": ["bn"]}', "trainable must be a text"),
     ('{"lr_by_role": [1]}', "must map roles"),
     ('{"lr": NaN}', "finite"),
@@ -171,7 +197,27 @@ SPECS = [
 def test_wrong_spec_files(text, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("spec.json").write_bytes(text.encode("latin-1"))
-    check(*run(capsys, "train", "--spec", "spec.json"), message, tmp_path, ["spec.json"])
+    code, out, err = run(capsys, "train", "--spec", "spec.json")
+    check(code, out, err, message, tmp_path, ["spec.json"])
+    assert err.startswith("gammabeta: spec.json: ")
+
+
+OVER_A_SPEC = [
+    ("--batch-size 4096", "gammabeta: --batch-size 4096 is larger"),
+    ("--trainable name:x", "gammabeta: --trainable: 'name:x' selects nothing"),
+    ("--lr -1", "gammabeta: --lr is -1"),
+    ("--epochs 2", "gammabeta: spec.json: warmup_epochs is 3: write a value of at least 0 and"),
+    ("--data-dir x", "gammabeta: --data-dir: synthetic needs no files"),
+    ("--runs spec.json", "gammabeta: --runs: spec.json is a file"),
+]
+
+
+@pytest.mark.parametrize(("line", "message"), OVER_A_SPEC)
+def test_wrong_flags_over_a_spec_file(line, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("spec.json").write_text('{"data": "synthetic", "epochs": 4, "warmup_epochs": 3}')
+    code, out, err = run(capsys, "train", "--spec", "spec.json", *line.split())
+    check(code, out, err, message, tmp_path, ["spec.json"])
 
 
 def test_runs_folders_that_cannot_be(tmp_path, monkeypatch, capsys):
@@ -324,8 +370,10 @@ def test_wrong_files(make, message, tmp_path, monkeypatch, capsys):
 def test_a_data_folder_that_is_a_file(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("data").write_text("")
+    where = f"perhaps {tmp_path.resolve()}"
     arguments = ["train", "--data", "cifar10", "--data-dir", "data"]
-    check(*run(capsys, *arguments), "data", tmp_path, ["data"])
+    message = f"--data-dir data is no folder: write the folder that holds the data, {where}"
+    check(*run(capsys, *arguments), message, tmp_path, ["data"])
 
 
 def test_the_table_is_long_enough():

@@ -1,6 +1,7 @@
 """The command line as a user meets it: train, runs, models, report, demo."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -123,6 +124,7 @@ def test_runs_are_listed_shown_and_removed(here, capsys):
     rows = json.loads(call(capsys, "runs", "--json")[0])
     assert [row["id"] for row in rows] == [result["id"]]
     assert (rows[0]["status"], rows[0]["epochs_done"], rows[0]["epochs"]) == ("ok", 2, 2)
+    assert rows[0]["recipe"]["batch_size"] == 32
     listed, _ = call(capsys, "runs")
     assert result["id"] in listed
     assert "bn" in listed
@@ -130,11 +132,71 @@ def test_runs_are_listed_shown_and_removed(here, capsys):
     assert len(shown["metrics"]) == 2
     assert shown["environment"]["sessions"][0]["engine"] == "eager"
     assert shown["spec"] == result["spec"]
-    text, _ = call(capsys, "runs", "show", "--runs", "runs", result["id"])
-    assert "blocks.0.bn1.weight" in text
+    assert "tensors" not in shown["inputs"]
     call(capsys, "runs", "rm", result["id"])
     assert json.loads(call(capsys, "runs", "--json")[0]) == []
     assert "no runs in the folder" in call(capsys, "runs")[0]
+    assert "no runs in the folder" in call(capsys, "runs", "--runs", "runs")[0]
+
+
+def test_a_run_is_shown_by_what_was_chosen_how_it_ended_and_what_trained(here, capsys):
+    out, _ = call(capsys, *TRAIN, "--epochs", "1", "--lr-by-role", "beta=1/2")
+    name, ended = out.split()[1].rstrip(":"), out.partition("\n")[2]
+    text, _ = call(capsys, "runs", "show", "--runs", "runs", name)
+    head, spec, result, table = text.split("\n\n")
+    assert head == f"run {name}: ok, 1 of 1 epoch"
+    assert [line.split() for line in spec.splitlines()[1:]] == [
+        ["model", "cifar_resnet_8_4"],
+        ["trainable", "bn"],
+        ["data", "synthetic"],
+        ["epochs", "1"],
+        ["batch_size", "32"],
+        ["lr_by_role", "beta=0.5"],
+        ["subsample", "64"],
+    ]
+    assert len({line.index(line.split()[1]) for line in spec.splitlines()[1:]}) == 1  # aligned
+    assert result == "result\n" + ended.rstrip()
+    assert "gamma       trained        9" in table
+    assert "blocks.0.bn1.weight" not in table
+    text, _ = call(capsys, "runs", "show", name, "--tensors")
+    assert text.startswith(f"{head}\n\n{spec}\n\n{result}\n\n")
+    assert text.count(" gamma ") == 9
+    assert "blocks.0.bn1.weight" in text
+    tensors = json.loads(call(capsys, "runs", "show", name, "--json", "--tensors")[0])["inputs"]
+    assert len(tensors["tensors"]) == 9 * 2 + 2 + 9 + 27  # affine, classifier, weights, statistics
+
+
+def test_runs_that_have_not_ended_well_are_shown_too(here, capsys, monkeypatch):
+    def interrupted(*arguments, **keywords):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("gammabeta.run.train_epochs", interrupted)
+        assert main(TRAIN) == 130
+    capsys.readouterr()
+    stopped = json.loads(call(capsys, "runs", "--json")[0])[0]["id"]
+    text, _ = call(capsys, "runs", "show", stopped)
+    assert text.startswith(f"run {stopped}: stopped, 0 of 2 epochs\n")
+    assert "result" not in text
+    assert main([*TRAIN, "--lr", "1e30", "--trainable", "all"]) == 1
+    capsys.readouterr()
+    failed = json.loads(call(capsys, "runs", "--json")[0])[1]["id"]
+    text, _ = call(capsys, "runs", "show", failed)
+    assert text.startswith(f"run {failed}: failed, 0 of 2 epochs\n")
+    assert "error           the training loss became" in text
+
+
+def test_one_epoch_is_no_epochs(here, capsys):
+    arguments = [*TRAIN, "--epochs", "1", "--subsample", "32"]
+    for each in (arguments, ["runs"], ["report"]):
+        out, err = call(capsys, *each)
+        assert not re.search(r"\b1 (epochs|steps)\b", out + err)
+    assert "1 step an epoch, 1 epoch: about" in "".join(call(capsys, *arguments, "--seed", "1"))
+
+
+def test_the_default_folder_may_be_missing(here, capsys):
+    assert call(capsys, "runs")[0] == "there are no runs in the folder runs\n"
+    assert json.loads(call(capsys, "runs", "--json")[0]) == []
 
 
 def test_one_odd_folder_does_not_hide_the_others(here, capsys):

@@ -1,0 +1,46 @@
+"""What is said while a run trains: nothing by default, lines with `progress`, a bar or lines in the
+command line."""
+
+import json
+
+import pytest
+
+import gammabeta
+from gammabeta import RunSpec
+
+SPEC = RunSpec(
+    model="cifar_resnet_8_4", data="synthetic", epochs=3, batch_size=32, subsample=64, seed=2
+)
+
+
+def test_training_from_python_is_silent_unless_told(tmp_path, capsys):
+    gammabeta.train(SPEC, tmp_path)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_progress_says_what_begins_and_how_each_epoch_ended(tmp_path, capsys):
+    run = gammabeta.train(SPEC, tmp_path, listen=gammabeta.progress)
+    out, err = capsys.readouterr()
+    assert out == ""
+    lines = err.splitlines()
+    assert lines[0] == f"run {run.id}: cifar_resnet_8_4, training bn, on synthetic"
+    assert "2 steps an epoch, 3 epochs: about" in lines[-4]
+    for number, (line, record) in enumerate(zip(lines[-3:], run.metrics, strict=True), start=1):
+        train, test = record["train_accuracy"], record["test_accuracy"]
+        assert line.startswith(f"epoch {number}: train {train:.2%}, test {test:.2%}, ")
+    gammabeta.train(SPEC, tmp_path, listen=gammabeta.progress)
+    assert capsys.readouterr().err == ""  # there was nothing to do
+
+
+def test_progress_tells_notes(tmp_path, capsys):
+    def stop(event):
+        if getattr(event, "record", {}).get("epoch") == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        gammabeta.train(SPEC, tmp_path, listen=stop)
+    run = gammabeta.train(SPEC, tmp_path, listen=gammabeta.progress)
+    err = capsys.readouterr().err
+    assert "2 steps an epoch, 2 epochs: about" in err
+    assert "note: resuming after epoch 1\nepoch 2: train" in err
+    assert json.loads((run.folder.path / "result.json").read_text())["epoch"] == 3
