@@ -25,13 +25,24 @@ def test_the_python_example_runs(tmp_path, monkeypatch, capsys):
     assert "1770 of 175258" in capsys.readouterr().out
 
 
-def test_the_train_command_is_the_papers_recipe(tmp_path, capsys):
+def test_the_train_command_is_the_papers_recipe(capsys):
     (line,) = [line for line in README.splitlines() if "gammabeta train --model" in line]
-    words = line.split("gammabeta ")[1].replace("DIR", str(tmp_path)).split()
+    words = line.split("gammabeta ")[1].replace("--data-dir DIR", "").split()
     assert main([*words, "--print-spec", "--json"]) == 0
     spec = json.loads(capsys.readouterr().out)
     assert main(["train", "--print-spec", "--json"]) == 0
     assert spec == json.loads(capsys.readouterr().out)
+
+
+def test_the_spec_file_can_be_written_and_overridden(tmp_path, monkeypatch, capsys):
+    write, read = [line for line in README.splitlines() if re.match("gammabeta .*spec.json", line)]
+    monkeypatch.chdir(tmp_path)
+    command, name = write.removeprefix("gammabeta ").split(" > ")
+    assert main(command.split()) == 0
+    spec = capsys.readouterr().out
+    Path(name).write_text(spec)
+    assert main([*read.removeprefix("gammabeta ").split(), "--print-spec", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(spec) | {"seed": 1}
 
 
 @pytest.mark.parametrize("target", re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
