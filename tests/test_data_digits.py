@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gammabeta.data import digits, load_dataset
 from gammabeta.cache import cache_folder
+from gammabeta.data import digits, load_dataset
 from gammabeta.disk import replace_file
 from gammabeta.errors import InputError
 

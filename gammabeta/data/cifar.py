@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from gammabeta.data import batches, parquet
 from gammabeta.cache import cache_folder
+from gammabeta.data import batches, parquet
 from gammabeta.data.dataset import Dataset
 from gammabeta.data.download import download, is_offline
 from gammabeta.errors import InputError
