@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from gammabeta.errors import RunError
+from gammabeta.errors import InputError, RunError
 from gammabeta.gammas import pool
 from gammabeta.spec import RunSpec
 from gammabeta.store import RunFolder
 
 DAMAGED = "damaged"
 _NOT_RECIPE = ("format", "model", "trainable", "data", "seed")
+_NEAR_BN = ("bn", "gamma", "beta", "random")  # parts of a subset, the nearest to bn first
 
 
 @dataclass(frozen=True)
@@ -218,13 +219,23 @@ def sections(runs: Iterable[RunFolder]) -> list[Section]:
 def compared(done: Sequence[GroupRow]) -> tuple[GroupRow, list[GroupRow]]:
     """What a reader wants to hold beside each other, of groups that have an accuracy: bn (or what
     comes nearest to it), and its rivals: the random weights nearest in number, and everything."""
-    names = {group.trainable: group for group in done}
-    with_bn = [group for group in done if group.trainable.startswith("bn")]
-    main = names.get("bn") or (with_bn or done)[0]
+    main = min(done, key=_distance_to_bn)
     random = [group for group in done if re.fullmatch(r"random:\d+", group.trainable)]
     random.sort(key=lambda group: abs((group.trained or 0) - (main.trained or 0)))
-    rivals = [*random[:1], *([names["all"]] if "all" in names else [])]
+    rivals = [*random[:1], *(group for group in done if group.trainable == "all")]
     return main, [group for group in rivals if group is not main]
+
+
+def _distance_to_bn(group: GroupRow) -> int:
+    """bn, then subsets with bn in them, with gamma, beta, random weights, others, all, none."""
+    if group.trainable == "bn":
+        return 0
+    last = len(_NEAR_BN) + 1
+    if group.trainable in ("all", "none"):
+        return last + ("all", "none").index(group.trainable) + 1
+    added = group.trainable.partition("-")[0]  # all-bn has nothing of bn
+    parts = {part.partition(":")[0] for part in added.split("+")}
+    return next((place for place, part in enumerate(_NEAR_BN, start=1) if part in parts), last)
 
 
 def is_above(group: GroupRow, other: GroupRow) -> bool:
@@ -246,20 +257,63 @@ def is_paper_recipe(section: Section) -> bool:
 
 
 def headings(parts: Sequence[Section]) -> list[str]:
-    """A name for each section: model, data, epochs, and what else differs from sections of the same
-    model and data."""
-    found = []
+    """A name for each section, all different: model, data, epochs, and what sets the recipe apart
+    from those of the same model and data. Defaults, also those that follow from the optimizer or
+    the schedule, go without saying where more than one field differs."""
+    twins: dict[tuple[str, str], list[Section]] = {}
     for part in parts:
-        twins = [each for each in parts if (each.data, each.model) == (part.data, part.model)]
-        other = [
-            f"{key.replace('_', ' ')} {plain(part.recipe[key])}"
-            for key in part.recipe
-            if key != "epochs" and any(each.recipe.get(key) != part.recipe[key] for each in twins)
-        ]
-        epochs = part.recipe["epochs"]
-        count = f"{epochs} epoch{'s' if epochs != 1 else ''}"
-        found.append(", ".join([f"{part.model} on {part.data}", count, *other]))
-    return found
+        twins.setdefault((part.data, part.model), []).append(part)
+    fields = {key: _telling(each) for key, each in twins.items()}
+    short, full = (
+        [_heading(part, fields[part.data, part.model], complete) for part in parts]
+        for complete in (False, True)
+    )
+    return [
+        name if short.count(name) == 1 else whole for name, whole in zip(short, full, strict=True)
+    ]
+
+
+def _telling(twins: Sequence[Section]) -> list[str]:
+    """The fields in which sections differ, without those that are at their default in each."""
+    defaults = [_defaults(each) for each in twins]
+    return [
+        key
+        for key in sorted({key for each in twins for key in each.recipe} - {"epochs"})
+        if any(each.recipe.get(key) != twins[0].recipe.get(key) for each in twins)
+        and any(
+            each.recipe.get(key) != default.get(key)
+            for each, default in zip(twins, defaults, strict=True)
+        )
+    ]
+
+
+def _heading(section: Section, fields: Sequence[str], complete: bool) -> str:
+    recipe, default = section.recipe, _defaults(section)
+    named = [
+        (key, value)
+        for key in fields
+        for value in [recipe.get(key)]
+        if complete
+        or (value not in (None, [], {}) and (len(fields) == 1 or value != default.get(key)))
+    ]
+    start = f"{section.model} on {section.data}, {counted(section.rows[0].epochs, 'epoch')}"
+    return ", ".join([start, *(f"{key.replace('_', ' ')} {plain(value)}" for key, value in named)])
+
+
+def _defaults(section: Section) -> dict[str, Any]:
+    """A recipe nobody asked for, but for what follows from the section's optimizer and schedule."""
+    usual = RunSpec().to_dict()
+    chosen = {key: section.recipe.get(key, usual[key]) for key in ("optimizer", "schedule")}
+    try:
+        resolved = RunSpec(model=section.model, data=section.data, **chosen).to_dict()
+    except InputError:  # a spec that this gammabeta would refuse: nothing in it is a default
+        return {}
+    return resolved | {key: usual[key] for key in chosen}
+
+
+def counted(number: int, noun: str) -> str:
+    """1 epoch, 2 epochs."""
+    return f"{number:,} {noun}{'s' if number != 1 else ''}"
 
 
 def plain(value: Any) -> str:
@@ -270,7 +324,10 @@ def plain(value: Any) -> str:
         return ", ".join(map(plain, value)) or "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)  # two values never read the same
+    return "none" if value is None else str(value)
 
 
 def _row(run: RunFolder) -> RunRow:

@@ -1,11 +1,12 @@
 """Rows and arrays to matplotlib figures, and figures to SVG text that a page can hold.
 
 Pure functions: no pyplot, no global state, no files; the same numbers give the same SVG. A subset
-has one colour and one line style on the whole page, so print and colour-blind readers lose nothing.
+has one colour and one line style, on every page, so print and colour-blind readers lose nothing.
 An accuracy axis runs from 0 to 100 % always: a cut axis would flatter the difference.
 """
 
 import contextlib
+import hashlib
 import io
 import math
 import re
@@ -19,14 +20,33 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from gammabeta.analysis import Curve, GammaPool, GroupRow
+from gammabeta.analysis import Curve, GammaPool, GroupRow, counted
 from gammabeta.gammas import SMALL, small_share
 
 WIDE, NARROW = 7.8, 3.7  # inches, for a page of 900 px and for a phone: no one size serves both
 INK, GRID = "#6b7280", "#b9bfca"  # mid-tones, readable on white and on black
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 LINES = ("-", "--", ":", "-.")
-_FIRST = ("bn", "all", "random", "output")  # these look the same in every report
+LOOKS = len(OKABE_ITO) * len(LINES)  # subsets that a page can tell apart
+# Looks by number, see _style. What is often close in accuracy differs in colour; none, always at
+# the bottom, can share one with all. The greens are random:K, so that a sweep over K is one family.
+_KNOWN = {
+    "bn": 0,
+    "all": 1,
+    "random:2": 2,
+    "output": 3,
+    "bn+output": 4,
+    "gamma": 5,
+    "bn+output+shortcut": 6,
+    "none": 7,
+    "output+shortcut": 9,
+    "beta": 10,
+    "all-bn": 11,
+    "shortcut": 15,
+}
+_RANDOM = (8, 14, 20)
+_OTHER = [each for each in range(LOOKS) if each not in (*_KNOWN.values(), *_RANDOM)]
+_NAME_WIDE, _NAME_NARROW, _NAME_LEGEND = 30, 16, 40  # characters a line, for the name of a subset
 _BINS = 81  # odd, so that zero is the middle of a bin and a peak there is not split in two
 
 
@@ -38,23 +58,37 @@ class Style(NamedTuple):
 
 
 def styles(trainables: Iterable[str]) -> dict[str, Style]:
-    """One look for each subset; up to 24 subsets all look different."""
-    slots: dict[str, int] = {}
+    """One look for each subset; up to 24 subsets all look different.
+
+    A look follows from the name alone, so it is the same on every page, but for a rare subset whose
+    look another one of the same page has: it takes the next that is free.
+    """
     names = sorted(set(trainables))
+    looks: dict[str, int] = {}
     for name in names:
-        kind = name.partition(":")[0]
-        if kind in _FIRST and _FIRST.index(kind) not in slots.values():
-            slots[name] = _FIRST.index(kind)
-    free = (index for index in range(len(names) + len(_FIRST)) if index not in slots.values())
-    slots.update({name: next(free) for name in names if name not in slots})
-    # The line also shifts by one after each round of colours, so that the pairs stay different.
-    return {
-        name: Style(
-            OKABE_ITO[index % len(OKABE_ITO)],
-            LINES[(index + index // len(OKABE_ITO)) % len(LINES)],
-        )
-        for name, index in slots.items()
-    }
+        if _home(name) not in looks.values():
+            looks[name] = _home(name)
+    for name in names:
+        if name not in looks:
+            # First those that belong to no name: a subset that comes later keeps its own.
+            order = sorted(range(LOOKS), key=lambda n: (n not in _OTHER, (n - _home(name)) % LOOKS))
+            looks[name] = next((each for each in order if each not in looks.values()), order[0])
+    return {name: _style(look) for name, look in looks.items()}
+
+
+def _home(name: str) -> int:
+    """The look that a subset has unless another one of the page has it."""
+    if name in _KNOWN:
+        return _KNOWN[name]
+    if match := re.fullmatch(r"random:(\d+)", name):
+        return _RANDOM[int(match[1]) % len(_RANDOM)]
+    return _OTHER[hashlib.sha256(name.encode()).digest()[0] % len(_OTHER)]
+
+
+def _style(look: int) -> Style:
+    """The line shifts by one after each round of colours, so that the pairs stay different."""
+    rounds, color = divmod(look, len(OKABE_ITO))
+    return Style(OKABE_ITO[color], LINES[(look + rounds) % len(LINES)])
 
 
 def learning_curves(
@@ -70,7 +104,8 @@ def learning_curves(
         _accuracy_axis(axes, chance, vertical=True)
         for curve in curves:
             color, line = look[curve.trainable]
-            label = f"{curve.trainable} (n = {curve.n}{'' if curve.finished else ', unfinished'})"
+            note = f"n = {curve.n}{'' if curve.finished else ', unfinished'}"
+            label = _label(curve.trainable, note)
             lone = "o" if len(curve.epochs) == 1 else ""
             axes.plot(curve.epochs, curve.mean, line, color=color, marker=lone, label=label)
             if curve.n > 1:
@@ -96,9 +131,12 @@ def accuracy_bars(
     """Test accuracy by subset, the smallest subset on top; whiskers from lowest to highest seed."""
     shown = [group for group in groups if group.test_accuracy]
     with _house_style():
-        figure, axes = _figure(width, 0.8 + 0.55 * max(1, len(shown)))
+        folded = _NAME_WIDE if width >= WIDE else _NAME_NARROW
+        names = [fold(group.trainable, folded) for group in shown]
+        extra = max((name.count("\n") for name in names), default=0)  # lines of the longest name
+        figure, axes = _figure(width, 0.8 + (0.55 + 0.17 * extra) * max(1, len(shown)))
         _accuracy_axis(axes, chance, vertical=False)
-        for place, group in enumerate(shown):
+        for place, (group, name) in enumerate(zip(shown, names, strict=True)):
             reached = group.test_accuracy
             assert reached is not None
             color = look[group.trainable].color
@@ -106,10 +144,12 @@ def accuracy_bars(
             axes.plot([reached.low, reached.high], [place, place], "|-", color=color, ms=13)
             _beside(axes, f"{100 * reached.mean:.1f} %", place, right=True)
             if group.trained is None:
-                _beside(axes, group.trainable, place)
+                _beside(axes, name, place)
             else:
-                _beside(axes, group.trainable, place, rise=6)
-                _beside(axes, f"{group.trained:,} values", place, rise=-7, size=8.5)
+                half = 6 * name.count("\n")  # points: what a name of several lines needs beyond one
+                _beside(axes, name, place, rise=6)
+                values = counted(group.trained, "value")
+                _beside(axes, values, place, rise=-7 - half, size=8.5)
         axes.set_yticks([])
         axes.set_ylim(max(1, len(shown)) - 0.5, -0.5)
         axes.spines["bottom"].set_visible(False)
@@ -129,7 +169,7 @@ def gamma_histogram(
             color, line = look[pool.trainable]
             density, _ = np.histogram(pool.values, bins=edges, density=True)
             axes.stairs(density, edges, fill=True, color=color, alpha=0.16)
-            label = f"{pool.trainable} (n = {pool.n})"
+            label = _label(pool.trainable, f"n = {pool.n}")
             axes.stairs(density, edges, color=color, linestyle=line, linewidth=1.6, label=label)
         axes.set_xlim(edges[0], edges[-1])
         axes.set_ylim(bottom=0)
@@ -154,7 +194,7 @@ def small_gamma_shares(
         for pool in pools:
             color, line = look[pool.trainable]
             shares = [small_share(pool.values, float(each)) for each in thresholds]
-            label = f"{pool.trainable} (n = {pool.n})"
+            label = _label(pool.trainable, f"n = {pool.n}")
             axes.plot(thresholds, shares, line, color=color, label=label)
         axes.set_xlim(1e-4, 1)
         axes.set_xticks([1e-4, 1e-3, 1e-2, 1e-1, 1], ["0.0001", "0.001", "0.01", "0.1", "1"])
@@ -256,6 +296,26 @@ def _accuracy_axis(axes: Axes, chance: float | None, *, vertical: bool) -> None:
         line(chance, color=INK, linewidth=1, linestyle=(0, (1, 2)))
 
 
+def fold(name: str, width: int) -> str:
+    """A subset on lines of at most `width` characters, broken after a + where that will do; of a
+    very long one only the two ends, as the page's table has all of it."""
+    if len(name) > 4 * width:
+        name = f"{name[: 2 * width - 1]}\u2026{name[-2 * width + 8 :]}"
+    lines = [""]
+    for part in re.findall(r"[^+]*\+|[^+]+", name):
+        for start in range(0, len(part), width):
+            piece = part[start : start + width]
+            if len(lines[-1]) + len(piece) <= width:
+                lines[-1] += piece
+            else:
+                lines.append(piece)
+    return "\n".join(line for line in lines if line)
+
+
+def _label(trainable: str, note: str) -> str:
+    return f"{fold(trainable, _NAME_LEGEND)} ({note})"
+
+
 def _title(axes: Axes, text: str) -> None:
     """What the vertical axis shows, written above it: easier to read than along it."""
     axes.set_title(text, loc="left", fontsize=10, pad=8)
@@ -284,9 +344,11 @@ def _legend(figure: Figure, width: float) -> None:
     if not labels:
         return
     size = 10 if width >= WIDE else 9
-    column = 36 + 0.56 * size * max(map(len, labels))  # points: the line, the gaps, the text
+    longest = max(len(line) for label in labels for line in label.split("\n"))
+    column = 36 + 0.56 * size * longest  # points: the line, the gaps, the text
     columns = min(4, max(1, int(72 * width // column)))
-    figure.set_figheight(figure.get_figheight() + 0.2 * math.ceil(len(labels) / columns))
+    rows = math.ceil(len(labels) / columns) * (1 + max(label.count("\n") for label in labels))
+    figure.set_figheight(figure.get_figheight() + 0.2 * rows)
     figure.legend(
         loc="outside upper left",
         ncols=columns,

@@ -13,7 +13,7 @@ from gammabeta.gammas import small_share
 from gammabeta.spec import RunSpec
 from gammabeta.store import RunFolder
 
-COUNTS = {"bn": 8, "random:2": 8, "all": 100}
+COUNTS = {"none": 0, "bn": 8, "random:2": 8, "all": 100}
 
 
 def make_run(
@@ -30,7 +30,7 @@ def make_run(
     values = {"data": "digits", "model": "cifar_resnet_14", "epochs": 2, **spec}
     made = RunSpec(trainable=trainable, **values)
     trained = COUNTS.get(trainable, 20)
-    gamma_count = len(gamma) if trainable in ("bn", "all") else 0
+    gamma_count = len(gamma) if trainable in ("bn", "all", "gamma") else 0
     inputs = {
         "data": {
             "name": made.data,
@@ -130,6 +130,69 @@ def test_sections_part_what_cannot_be_compared(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("recipes", "expected"),
+    [
+        # What follows from a choice goes without saying, and so does a default.
+        ([{}, {"optimizer": "adam"}], [", optimizer sgd", ", optimizer adam"]),
+        (
+            [
+                {},
+                {"optimizer": "adam", "lr_by_role": {"output": 0.01}},
+                {"optimizer": "adam", "schedule": "cosine", "lr": 0.01},
+                {"epochs": 1, "batch_size": 32},
+            ],
+            [
+                "",
+                ", lr by role output=0.01, optimizer adam",
+                ", lr 0.01, optimizer adam, schedule cosine",
+                ", batch size 32",
+            ],
+        ),
+        # One field only: all values, but not that there is none.
+        ([{"subsample": 100}, {"subsample": 200}, {}], [", subsample 100", ", subsample 200", ""]),
+        ([{"label_smoothing": 0.1}, {}], [", label smoothing 0.1", ", label smoothing 0"]),
+        # A value that is none and no default is named where nothing else tells.
+        (
+            [{}, {"drops": ()}, {"lr": 0.2}],
+            [", drops 0.5, 0.75, lr 0.1", ", drops none, lr 0.1", ", lr 0.2"],
+        ),
+        ([{"lr": 0.01}, {"lr": 0.0100000001}], [", lr 0.01", ", lr 0.0100000001"]),
+    ],
+)
+def test_headings_name_only_what_tells_sections_apart(
+    tmp_path: Path, recipes: list[dict[str, object]], expected: list[str]
+) -> None:
+    runs = [make_run(tmp_path, accuracies=(), status=None, **recipe) for recipe in recipes]
+    parts = analysis.sections(runs)
+    start = {run.id: f"cifar_resnet_14 on digits, {run.spec['epochs']} epoch" for run in runs}
+    found = {
+        part.runs[0].id: heading.removeprefix(start[part.runs[0].id]).removeprefix("s")
+        for part, heading in zip(parts, analysis.headings(parts), strict=True)
+    }
+    assert [found[run.id] for run in runs] == expected
+
+
+def test_headings_of_a_grid_are_all_different(tmp_path: Path) -> None:
+    choices = [
+        {"optimizer": "sgd", "momentum": 0.0},
+        {"optimizer": "sgd"},
+        {"optimizer": "adam", "betas": (0.0, 0.5)},
+        {"optimizer": "adam"},
+        {"optimizer": "adamw"},
+    ]
+    schedules = [{}, {"drops": ()}, {"drops": (), "drop_factor": 1.0}, {"schedule": "cosine"}]
+    others = [{}, {"flip": True, "lr": 0.1}, {"weight_decay": 0.0, "subsample": 7}]
+    runs = [
+        make_run(tmp_path, accuracies=(), status=None, **first, **second, **third)
+        for first in choices
+        for second in schedules
+        for third in others
+    ]
+    assert len(set(analysis.headings(analysis.sections(runs)))) == 60
+    assert len({run.id for run in runs}) == 60
+
+
 def test_curves_cover_the_epochs_that_all_seeds_have(tmp_path: Path) -> None:
     runs = [
         make_run(tmp_path, accuracies=(0.2, 0.4)),
@@ -205,3 +268,23 @@ def test_rivals_are_the_nearest_random_weights_and_everything(tmp_path: Path) ->
     main, rivals = analysis.compared(groups)
     assert main.trainable == "bn"
     assert [rival.trainable for rival in rivals] == ["random:2", "all"]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("none", "beta", "gamma", "random:2", "all"), "gamma"),
+        (("none", "beta", "bias+bn", "gamma"), "bias+bn"),
+        (("none", "random:2", "output", "all-bn"), "random:2"),
+        (("none", "all", "all-bn"), "all-bn"),
+        (("none", "all"), "all"),
+        (("none",), "none"),
+    ],
+)
+def test_without_bn_the_nearest_subset_that_trains_stands_in(
+    tmp_path: Path, names: tuple[str, ...], expected: str
+) -> None:
+    groups = analysis.group_rows(analysis.run_rows(make_run(tmp_path, name) for name in names))
+    main, rivals = analysis.compared(groups)
+    assert main.trainable == expected
+    assert main not in rivals

@@ -19,7 +19,7 @@ LEVELS = {
     "run": 5,
     "analysis": 6,
     "demo": 7, "paper": 7,
-    "figures": 8, "report": 8.1,
+    "figures": 8, "sentences": 8, "report": 8.1,
     "display": 8.5, "listen": 8.6, "cli": 9, "__main__": 10,
 }  # fmt: skip
 ROOT = Path(gammabeta.__file__).parent

@@ -1,5 +1,6 @@
 """The page and its figures: true sentences, sound HTML, nothing loaded from anywhere."""
 
+import itertools
 import os
 import re
 from html.parser import HTMLParser
@@ -14,7 +15,7 @@ from gammabeta import analysis, figures, report
 from gammabeta.analysis import Curve, GammaPool, GroupRow, Spread
 from gammabeta.errors import InputError, RunError
 
-VOID = {"meta", "link", "br", "hr", "img", "input"}
+VOID = {"wbr", "meta", "link", "br", "hr", "img", "input"}
 
 
 class Page(HTMLParser):
@@ -81,7 +82,7 @@ def test_the_page_is_sound_and_self_contained(store: Path, tmp_path: Path) -> No
     assert "<script" not in text
     assert "http" not in text
     assert "@import" not in text
-    assert text.count("<svg") == 2 * (4 + 4)
+    assert text.count("<svg viewBox") == 2 * (4 + 4)
     assert sorted(path.name for path in out.parent.iterdir()) == ["report.html", "runs"]
 
 
@@ -125,6 +126,22 @@ def test_unfinished_runs_are_named_with_their_reason(store: Path, tmp_path: Path
             "reaches 95.0 % on 1,000 test digits (one seed).",
         ),
         (
+            [("none", 0.1), ("gamma", 0.7), ("random:2", 0.4), ("all", 0.98), ("bn", None)],
+            "Training only gamma of cifar_resnet_14 (20 of 100 values, 20.0 %) reaches 70.0 % on "
+            "1,000 test digits; 8 randomly chosen weights reach 40.0 %; everything reaches 98.0 % "
+            "(one seed each); no run of bn has finished yet.",
+        ),
+        (
+            [("random:2", 0.4), ("none", 0.1)],
+            "Training only 2 random weights per channel of cifar_resnet_14 (8 of 100 values, "
+            "8.00 %) reaches 40.0 % on 1,000 test digits (one seed).",
+        ),
+        (
+            [("none", 0.1), ("gamma", None), ("bn", None)],
+            "Training nothing (0 of 100 values, 0 %) reaches 10.0 % on 1,000 test digits "
+            "(one seed); nothing that trains has finished yet.",
+        ),
+        (
             [("bn", None)],
             "No run of cifar_resnet_14 on digits has finished yet: 1 stopped.",
         ),
@@ -139,6 +156,45 @@ def test_the_answer_is_true_when_parts_are_missing(
     ]
     [section] = analysis.sections(made)
     assert plain(report.answer(section)) == expected
+
+
+def test_captions_are_about_what_has_finished(tmp_path: Path) -> None:
+    runs = [
+        make_run(tmp_path, "none", (0.1, 0.1)),
+        make_run(tmp_path, "bn", (0.2,), status=None),
+    ]
+    alone = plain(report.report_html(runs, "a title"))
+    assert "the network in which nothing trains is at 10.0 %." in alone
+    assert "the smallest subset on top" not in alone
+    runs += [make_run(tmp_path, "gamma", (0.3, 0.7)), make_run(tmp_path, "all", (0.8, 0.9))]
+    text = plain(report.report_html(runs, "a title"))
+    assert "After the last epoch gamma is at 70.0 %, 20.0 points below all." in text
+    assert re.search(r"4 under gamma .* and 4 under all ", text)
+    assert "the smallest subset on top" in text
+
+
+def test_one_is_not_many(tmp_path: Path) -> None:
+    run = make_run(tmp_path, accuracies=(0.5,), epochs=1)
+    session = {"hardware": "a machine", "device": "cpu", "threads": 1, "engine": "eager"}
+    run.record_session(session)
+    runs = [run, make_run(tmp_path, accuracies=(), epochs=1, status="failed", seed=1)]
+    text = report.report_html(runs, "a title")
+    for noun in ("epoch", "thread", "finished run"):
+        assert f"1 {noun}" in text
+        assert f"1 {noun}s" not in text
+
+
+def test_a_long_subset_wraps_in_tables_and_figures(tmp_path: Path) -> None:
+    name = "bn+name:" + "|".join(f"layers[.]{n}[.]conv[12]" for n in range(9)) + "+shortcut"
+    text = report.report_html([make_run(tmp_path, name)], "a title")  # a warning would be an error
+    Page(text)
+    assert text.count(">" + name.replace("+", "+<wbr>") + "<") == 2
+    assert re.search(r"\.name[^}]*white-space: normal; overflow-wrap: anywhere", text)
+    assert figures.fold("bn+output+shortcut", 16) == "bn+output+\nshortcut"
+    assert figures.fold("bn", 16) == "bn"
+    folded = figures.fold(name, 16).split("\n")
+    assert max(map(len, folded)) <= 16
+    assert (folded[0], folded[-1]) == ("bn+", "shortcut")
 
 
 def test_the_answer_names_the_number_of_seeds(store: Path) -> None:
@@ -156,7 +212,7 @@ def test_a_page_without_any_finished_run(tmp_path: Path) -> None:
     ]
     text = report.report_html(runs, "a title")
     assert "has finished yet: 1 failed, 1 stopped" in text
-    assert "<svg" not in text
+    assert "<figure" not in text
     Page(text)
 
 
@@ -218,12 +274,39 @@ def test_shares_keep_two_digits_at_least(value: float, expected: str) -> None:
     assert plain(report.share(value)) == expected
 
 
-def test_up_to_24_subsets_look_different_and_bn_always_the_same() -> None:
-    names = [f"name:{number}" for number in range(20)]
-    look = figures.styles([*names, "bn", "all", "random:2", "random:4"])
-    assert len(set(look.values())) == 24
-    assert look["bn"] == figures.styles(["bn"])["bn"]
-    assert look["all"] == figures.styles(["output", "all"])["all"]
+def test_up_to_24_subsets_look_different() -> None:
+    names = [f"name:{number}" for number in range(18)]
+    names += ["bn", "all", "random:2", "random:4", "random:1", "none"]
+    assert len(set(figures.styles(names).values())) == len(names) == 24
+    assert len(figures.styles(f"name:{number}" for number in range(30))) == 30
+
+
+def test_a_subset_looks_the_same_on_every_page() -> None:
+    known = ["bn", "all", "none", "output", "random:2", "random:5", "gamma", "beta", "bn+output"]
+    known += ["shortcut", "all-bn", "bn+output+shortcut", "output+shortcut", "random:1"]
+    crowd = figures.styles([*known, *(f"name:{number}" for number in range(10))])
+    for name in known:
+        assert figures.styles([name])[name] == crowd[name]
+    alone = {f"name:{n}": figures.styles([f"name:{n}"])[f"name:{n}"] for n in range(10)}
+    assert len(set(alone.values())) > 4  # the look of a rare one follows from its name
+    rare = figures.styles([f"name:{number}" for number in range(9)])  # some of them give way
+    for look in (alone, rare):
+        assert not set(look.values()) & {crowd[name] for name in known}
+
+
+def test_sections_of_a_page_share_their_looks(tmp_path: Path) -> None:
+    # Two names with one look when alone: where both are, one of them gives way in both sections.
+    alike = next(
+        [first, second]
+        for first, second in itertools.combinations([f"name:{n}" for n in range(30)], 2)
+        if figures.styles([first])[first] == figures.styles([second])[second]
+    )
+    runs = [make_run(tmp_path, name) for name in alike]
+    runs.append(make_run(tmp_path, alike[1], data="synthetic"))
+    text = report.report_html(runs, "a title")
+    looks = re.findall(r'stroke="(#\w+)" stroke-dasharray="([^"]+)"/></svg>(name:\d+)<', text)
+    assert len(looks) == 3
+    assert len(set(looks)) == 2
 
 
 def test_histogram_bins_hold_everything_and_centre_on_zero() -> None:
