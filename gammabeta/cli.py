@@ -284,8 +284,8 @@ def _read_spec(options: argparse.Namespace) -> RunSpec:
 def _train(options: argparse.Namespace) -> None:
     spec = _read_spec(options)
     if options.print_spec:
+        from gammabeta.build import check_roles
         from gammabeta.models import architecture
-        from gammabeta.run import check_roles
         from gammabeta.subset import select
 
         if idle := ", ".join(_flag(name) for name in _execution(options)):

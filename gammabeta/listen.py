@@ -137,7 +137,7 @@ def print_start(console: Console, event: Start) -> None:
     epochs = spec.epochs - event.epoch
     seconds = event.step_seconds * steps * (1 + evaluation) * epochs
     console.print(
-        f"{event.engine} engine on {event.device}, {spec.precision}: "
+        f"{event.engine} engine ({event.why}) on {event.device}, {spec.precision}: "
         f"{event.step_seconds * 1000:.0f} ms a step, {counted(steps, 'step')} an epoch, "
         f"{counted(epochs, 'epoch')}: about {duration(seconds)}"
     )

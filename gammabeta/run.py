@@ -5,24 +5,25 @@ The same spec again resumes a stopped run, retries a failed one and does nothing
 
 import contextlib
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from gammabeta.data import Dataset, load_dataset, randomise_labels, subsample
-from gammabeta.engine import Engine, choose_device, choose_engine
+from gammabeta.build import Made, check_data, check_start, inputs, make_network, prepare
+from gammabeta.data import Dataset
+from gammabeta.engine import Engine, check_engine, choose_device, choose_engine
+from gammabeta.engine.fused import FusedEngine, check_members, make_members
 from gammabeta.environment import environment
 from gammabeta.errors import GammabetaError, InputError, RunError, about
 from gammabeta.gammas import gammas
-from gammabeta.models import architecture, create_model
 from gammabeta.sparse import attached
 from gammabeta.spec import RunSpec
 from gammabeta.store import RunFolder, find_run
-from gammabeta.subset import Subset, check_fingerprint, fingerprint, select
+from gammabeta.subset import Subset
 from gammabeta.train import Epoch, Step, seconds_per_step, train_epochs
 
 
@@ -30,16 +31,19 @@ from gammabeta.train import Epoch, Step, seconds_per_step, train_epochs
 class Start:
     """Training is about to begin, after `epoch` finished epochs.
 
-    notes: what was noticed, a line each. step_seconds: measured on one step, then taken back.
+    engine, why: the engine that executes it, and why this one. step_seconds: of one step of all
+    `members` that train in step, measured, then taken back. notes: what was noticed, a line each.
     """
 
     run: "Run"
     subset: Subset
     data: Dataset
     engine: str
+    why: str
     device: str
     epoch: int
     step_seconds: float
+    members: int
     notes: tuple[str, ...]
 
 
@@ -75,8 +79,8 @@ class Run:
         """The trained network, in evaluation mode: rebuilt from the seed, checked against the
         fingerprint, with the trained values and statistics of the last checkpoint."""
         classes = self.folder.inputs["data"]["num_classes"]
-        model, subset = _network(self.spec, classes)
-        _check_start(self.folder, model)
+        model, subset = make_network(self.spec, classes)
+        check_start(self.folder, model)
         checkpoint, notes = self.folder.load_checkpoint()
         if checkpoint is None:
             why = "; ".join(notes) or "train it first"
@@ -126,101 +130,119 @@ def train(
     `gammabeta.progress` is one that prints a line an epoch.
     Raises InputError before anything is created, RunError when training itself fails.
     """
+    return train_members([spec], runs, data_dir=data_dir, engine=engine, device=device,
+                         listen=listen)[0]  # fmt: skip
+
+
+def train_members(
+    specs: Sequence[RunSpec],
+    runs: str | Path = "runs",
+    *,
+    data_dir: str | Path | None = None,
+    engine: str = "auto",
+    device: str = "auto",
+    listen: Callable[[Event], None] = lambda event: None,
+) -> list[Run]:
+    """Train several runs in step, in one program, each in a run folder of its own. Otherwise as
+    `train`. Their specs may differ in what `gammabeta.engine.fused.OWN` names; each is what it
+    would be alone, up to rounding. One that fails does not stop the others; its error comes last.
+    """
     with about("engine"):
-        engine_class = choose_engine(engine)
+        check_engine(engine)
     with about("device"):
         chosen = choose_device(device)
     with about("runs"):
         if not str(runs):
             raise InputError("the folder for runs has no name: write for example runs")
-        earlier = RunFolder.find(Path(runs), spec.id, spec.to_dict())
-    if earlier is not None and _is_done(earlier):
-        return Run(spec, earlier)
-    data = load_data(spec, data_dir)
-    model, subset = _network(spec, data.num_classes)
-    check_roles(spec, subset)
-    _check_last_batch(spec, data)
+        found = {spec.id: RunFolder.find(Path(runs), spec.id, spec.to_dict()) for spec in specs}
+    waiting = {
+        spec.id: spec for spec in specs if (old := found[spec.id]) is None or not _is_done(old)
+    }
+    made = prepare(list(waiting.values()), data_dir)
+    if made:
+        with about("engine"):
+            engine_class, why = choose_engine(engine, made[0].spec, made[0].model, chosen)
+        if len(made) > 1:
+            check_members([each.spec for each in made], made[0].model, chosen)
     with about("runs"):
-        folder = RunFolder.create(Path(runs), spec.id, spec.to_dict(), _inputs(data, subset, model))
-    with folder.lock():
-        if _is_done(folder):  # another process may have finished it while we waited
-            return Run(spec, folder)
-        _check_data(folder, data)
-        _check_start(folder, model)
-        try:
-            _train(Run(spec, folder), engine_class(model, subset, spec, data, chosen), listen)
-        except Exception as error:
-            _write_failure(folder, error)
-            raise
-    return Run(spec, folder)
+        folders = [
+            RunFolder.create(
+                Path(runs), each.spec.id, each.spec.to_dict(),
+                inputs(each.data, each.subset, each.model),
+            )
+            for each in made
+        ]  # fmt: skip
+    with contextlib.ExitStack() as locks:
+        for folder in folders:
+            locks.enter_context(folder.lock())
+        members = []
+        for each, folder in zip(made, folders, strict=True):
+            if _is_done(folder):  # another process may have finished it while we waited
+                continue
+            check_data(folder, each.data)
+            check_start(folder, each.model)
+            members.append((each, folder))
+        for team in _by_epoch(members):
+            _train([
+                (Run(each.spec, folder), engine_class(
+                    each.model, each.subset, each.spec, each.data, chosen
+                ))
+                for each, folder in team
+            ], why, listen)  # fmt: skip
+    return [Run(spec, RunFolder.open(Path(runs) / spec.id)) for spec in specs]
 
 
-def load_data(spec: RunSpec, data_dir: str | Path | None = None) -> Dataset:
-    """The data of a spec, with its subsample and random labels; checks the batch size."""
-    with about("data_dir") if data_dir is not None else contextlib.nullcontext():
-        data = load_dataset(spec.data, data_dir)
-    if spec.subsample is not None:
-        with about("subsample"):
-            data = subsample(data, spec.subsample)
-    if spec.random_labels:
-        data = randomise_labels(data, spec.random_labels, spec.seed)
-    count = len(data.train.labels)
-    if spec.batch_size > count:
-        raise InputError(
-            f"batch_size {spec.batch_size} is larger than the {count} training images: "
-            f"write {count} or less",
-            "batch_size",
-        )
-    return data
-
-
-def check_roles(spec: RunSpec, subset: Subset) -> None:
-    """Refuse rates and decays for roles that do not train: they would do nothing."""
-    trained = sorted({row.role for row in subset.trained.values()})
-    for name in ("lr_by_role", "weight_decay_by_role"):
-        for role, _ in getattr(spec, name):
-            if role not in trained:
-                raise InputError(
-                    f"{name} names '{role}', of which nothing trains under '{subset.text}': "
-                    f"write one of {', '.join(trained) or 'none at all'}",
-                    name,
-                )
-
-
-def _check_last_batch(spec: RunSpec, data: Dataset) -> None:
-    """Refuse a last batch of one image where a BatchNorm would see a single value per channel."""
-    count, size = len(data.train.labels), data.train.images.shape[1]
-    if spec.statistics == "frozen" or count % spec.batch_size != 1 % spec.batch_size:
-        return
-    try:
-        architecture(spec.model)(torch.empty(1, 3, size, size, device="meta"))
-    except ValueError:
-        raise InputError(
-            f"batch_size {spec.batch_size} leaves one of the {count} images for the last batch, "
-            f"too few for the BatchNorms of {spec.model}: write another",
-            "batch_size",
-        ) from None
-
-
-def _network(spec: RunSpec, num_classes: int) -> tuple[nn.Module, Subset]:
-    with about("model"):
-        model = create_model(
-            spec.model,
-            num_classes=num_classes,
-            weight_init=spec.weight_init,
-            norm_init=spec.norm_init,
-            seed=spec.seed,
-        )
-    with about("trainable"):
-        subset = select(model, spec.trainable, seed=spec.seed, statistics=spec.statistics)
-    return model, subset
+def _by_epoch(
+    members: Sequence[tuple[Made, RunFolder]],
+) -> Iterator[list[tuple[Made, RunFolder]]]:
+    """Members that have come equally far: a kill may fall between two of their checkpoints."""
+    groups: dict[int, list[tuple[Made, RunFolder]]] = {}
+    for each, folder in members:
+        checkpoint, _ = folder.load_checkpoint()
+        epoch = 0 if checkpoint is None else checkpoint.epoch
+        groups.setdefault(epoch, []).append((each, folder))
+    yield from groups.values()
 
 
 def _is_done(folder: RunFolder) -> bool:
     return folder.result is not None and folder.result["status"] == "ok"
 
 
-def _train(run: Run, engine: Engine, listen: Callable[[Event], None]) -> None:
+def _train(team: Sequence[tuple[Run, Engine]], why: str, listen: Callable[[Event], None]) -> None:
+    """Train runs in step: each takes one event's worth of work in turn."""
+    if len(team) > 1:
+        make_members([engine for _, engine in team if isinstance(engine, FusedEngine)])
+    errors = []
+    going = []
+    for run, engine in team:
+        start = _resume(run, engine, why)
+        going.append((run, engine, start))
+    seconds = seconds_per_step([engine for _, engine in team], team[0][0].spec)
+    working = []
+    for run, engine, start in going:
+        listen(replace(start, step_seconds=seconds, members=len(team)))
+        working.append((run, engine, _events(run, engine, start.epoch)))
+    while working:
+        for member in list(working):
+            run, engine, events = member
+            try:
+                event = next(events, None)
+            except Exception as error:
+                _write_failure(run.folder, error)
+                errors.append(error)
+                event = None
+                if isinstance(engine, FusedEngine):
+                    engine.leave()
+            if event is None:
+                working.remove(member)
+            elif not isinstance(event, Step) or member is working[-1]:
+                listen(event)
+    if errors:
+        raise errors[0]
+
+
+def _resume(run: Run, engine: Engine, why: str) -> Start:
+    """Load the last checkpoint and make the folder ready; what is known before the first step."""
     folder = run.folder
     checkpoint, notes = folder.load_checkpoint()
     epoch = 0
@@ -233,69 +255,33 @@ def _train(run: Run, engine: Engine, listen: Callable[[Event], None]) -> None:
     folder.record_session(
         environment(engine.device) | {"engine": engine.name, "after_epoch": epoch, "notes": notes}
     )
-    listen(
-        Start(
-            run=run,
-            subset=engine.subset,
-            data=engine.data,
-            engine=engine.name,
-            device=str(engine.device),
-            epoch=epoch,
-            step_seconds=seconds_per_step(engine, run.spec),
-            notes=tuple(notes),
-        )
+    return Start(
+        run=run,
+        subset=engine.subset,
+        data=engine.data,
+        engine=engine.name,
+        why=why,
+        device=str(engine.device),
+        epoch=epoch,
+        step_seconds=0.0,
+        members=1,
+        notes=tuple(notes),
     )
+
+
+def _events(run: Run, engine: Engine, epoch: int) -> Iterator[Event]:
+    """Train and write what happened, then say it."""
+    folder = run.folder
     for event in train_epochs(engine, run.spec, epoch):
         if isinstance(event, Epoch):
             # The checkpoint comes last: where it is there, so are the metrics up to it.
             folder.append_metrics(event.record)
             folder.save_checkpoint(event.record["epoch"], engine.state())
-        listen(event)
+        yield event
     records = folder.metrics()
     result = {key: value for key, value in records[-1].items() if not key.endswith("seconds")}
     result["seconds"] = round(sum(record["seconds"] for record in records), 3)
     folder.write_result({"status": "ok", **result})
-
-
-def _inputs(data: Dataset, subset: Subset, model: nn.Module) -> dict[str, Any]:
-    """What a run is built from, checked at every rebuild: inputs.json."""
-    marks = fingerprint(model)
-    return {
-        "data": {
-            "name": data.name,
-            "source": data.source,
-            "sha256": data.sha256,
-            "train": len(data.train.labels),
-            "test": len(data.test.labels),
-            "num_classes": data.num_classes,
-        },
-        "subset": {"text": subset.text, "trained": subset.count, "total": subset.total},
-        "tensors": [
-            {
-                "name": row.name,
-                "role": row.role,
-                "shape": list(row.shape),
-                "trained": row.trained,
-                "verdict": row.verdict,
-                "sha256": marks.get(row.name),
-            }
-            for row in subset.table
-        ],
-    }
-
-
-def _check_data(folder: RunFolder, data: Dataset) -> None:
-    began_with = folder.inputs["data"]["sha256"]
-    if data.sha256 != began_with:
-        raise InputError(
-            f"run {folder.id} began with other data (sha256 {began_with[:12]}, now "
-            f"{data.sha256[:12]}): give it the data it began with, or another folder for runs"
-        )
-
-
-def _check_start(folder: RunFolder, model: nn.Module) -> None:
-    tensors = folder.inputs["tensors"]
-    check_fingerprint(model, {row["name"]: row["sha256"] for row in tensors if row["sha256"]})
 
 
 def _write_failure(folder: RunFolder, error: Exception) -> None:

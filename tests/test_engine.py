@@ -8,11 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gammabeta import RunSpec, create_model, select
+from gammabeta import RunSpec, create_model, passes, select
 from gammabeta.data import Split, make_dataset
 from gammabeta.data.augment import epoch_plan
 from gammabeta.engine import choose_device, choose_engine
 from gammabeta.engine.eager import EagerEngine
+from gammabeta.engine.fused import FusedEngine, check_members, make_members, why_not
+from gammabeta.engine.lean import LeanEngine
 from gammabeta.errors import InputError
 from gammabeta.schedule import learning_rate_factor
 
@@ -31,11 +33,20 @@ def small_data(train=40, test=20, classes=10, seed=0):
     )
 
 
-def make_engine(spec=SMALL, data=None):
+def make_engine(spec=SMALL, data=None, engine=EagerEngine):
     data = data or small_data()
-    model = create_model(spec.model, num_classes=data.num_classes, seed=spec.seed)
+    model = create_model(
+        spec.model, num_classes=data.num_classes, seed=spec.seed, norm_init=spec.norm_init
+    )
     subset = select(model, spec.trainable, seed=spec.seed, statistics=spec.statistics)
-    return EagerEngine(model, subset, spec, data, torch.device("cpu"))
+    return engine(model, subset, spec, data, torch.device("cpu"))
+
+
+def fitting(spec):
+    """The engines that take a spec."""
+    model = create_model(spec.model)
+    fused = why_not(spec, model, torch.device("cpu")) is None
+    return [EagerEngine, LeanEngine, *([FusedEngine] if fused else [])]
 
 
 def train_epoch(engine, epoch, factor=1.0):
@@ -134,12 +145,20 @@ SPECS = [
 ]
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: f"{spec.trainable}-{spec.optimizer}")
-def test_a_state_loaded_into_another_engine_goes_on_bit_for_bit(spec):
-    one = make_engine(spec)
+CASES = [(engine, spec) for spec in SPECS for engine in fitting(spec)]
+WIDE = SMALL.replace(
+    model="cifar_resnet_8_16", norm_init="symmetric"
+)  # the compiled passes take it
+
+
+@pytest.mark.parametrize(
+    ("engine", "spec"), CASES, ids=lambda each: getattr(each, "name", None) or each.trainable
+)
+def test_a_state_loaded_into_another_engine_goes_on_bit_for_bit(engine, spec):
+    one = make_engine(spec, engine=engine)
     train_epoch(one, 0)
     state = {key: value.clone() for key, value in one.state().items()}
-    two = make_engine(spec)
+    two = make_engine(spec, engine=engine)
     two.load(copy.deepcopy(state))
     for key, value in two.state().items():
         assert torch.equal(value, state[key]), key
@@ -149,6 +168,134 @@ def test_a_state_loaded_into_another_engine_goes_on_bit_for_bit(spec):
     for key, value in one.state().items():
         assert torch.equal(value, after[key]), key
     assert one.evaluate() == two.evaluate()
+
+
+@pytest.mark.parametrize("engine", [LeanEngine, FusedEngine])
+@pytest.mark.parametrize("changes", [
+    {}, {"trainable": "bn+output", "nesterov": True, "label_smoothing": 0.1},
+    {"trainable": "gamma", "lr_by_role": {"gamma": 0.05}}, {"trainable": "beta+output"},
+    {"momentum": 0.0, "weight_decay": 0.1}, {"model": "cifar_resnet_8_5"},
+    {"trainable": "all"}, {"trainable": "random:2"}, {"model": "cifar_vgg_11"},
+    {"model": "report_resnet20", "optimizer": "adam"}, {"statistics": "frozen"},
+    {"statistics": "batch", "trainable": "bn+output"}, {"trainable": "none"},
+], ids=str)  # fmt: skip
+def test_every_engine_gives_the_numbers_of_eager(engine, changes):
+    spec = WIDE.replace(**changes)
+    if engine not in fitting(spec):
+        with pytest.raises(InputError, match="fused engine cannot run this"):
+            choose("fused", spec)
+        return
+    judge, ours = make_engine(spec), make_engine(spec, engine=engine)
+    begun = judge.state()
+    assert ours.evaluate()["test_loss"] == pytest.approx(judge.evaluate()["test_loss"], rel=1e-5)
+    for one in (judge, ours):
+        one.begin_epoch(epoch_plan(0, 0, 40, crop_padding=4, flip=True))
+        one.step(0, 16, 0.5)
+        one.step(16, 20, 1.0)  # a short batch
+    assert ours.totals()[0] == pytest.approx(judge.totals()[0], rel=1e-4)
+    expected, found = judge.state(), ours.state()
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        # How it changed, as a whole: a value within rounding of a ReLU's kink may fall on either
+        # side, and then single entries differ. Gradients are compared exactly in double precision
+        # in test_fused_program.py and test_lean.py.
+        change, ours_change = value - begun.get(key, 0), found[key] - begun.get(key, 0)
+        apart = (ours_change - change).double().norm() / (change.double().norm() + 1e-9)
+        # Adam's first steps follow the signs of gradients, however small these are.
+        assert apart < (0.03 if spec.optimizer == "sgd" else 0.1), key
+    frozen = [name for name, row in judge.model.named_parameters() if not row.requires_grad]
+    for name in frozen:
+        assert torch.equal(ours.model.get_parameter(name), judge.model.get_parameter(name)), name
+
+
+@pytest.mark.parametrize("engine", [LeanEngine, FusedEngine])
+def test_bf16_is_as_near_to_fp32_as_eagers_is(engine):
+    spec = WIDE.replace(precision="bf16")
+    exact = train_epoch(make_engine(WIDE), 0)[0]
+    assert train_epoch(make_engine(spec, engine=engine), 0)[0] == pytest.approx(exact, rel=0.02)
+
+
+@pytest.mark.parametrize(("first", "then"), [
+    (EagerEngine, FusedEngine), (FusedEngine, EagerEngine), (LeanEngine, FusedEngine),
+], ids=lambda each: each.name)  # fmt: skip
+def test_another_engine_can_go_on(first, then):
+    one = make_engine(WIDE, engine=first)
+    train_epoch(one, 0)
+    two = make_engine(WIDE, engine=then)
+    two.load(copy.deepcopy(one.state()))
+    assert two.state().keys() == one.state().keys()
+    assert all(torch.equal(value, one.state()[key]) for key, value in two.state().items())
+    assert train_epoch(two, 1, 0.1)[0] == pytest.approx(train_epoch(one, 1, 0.1)[0], rel=1e-3)
+    two.model.load_state_dict(one.model.state_dict())
+    assert two.evaluate()["test_loss"] != 0
+
+
+@pytest.mark.parametrize("engine", [EagerEngine, LeanEngine, FusedEngine])
+def test_training_gamma_and_beta_changes_nothing_else(engine):
+    spec = WIDE.replace(weight_decay=0.1)
+    made = make_engine(spec, engine=engine)
+    start = {name: p.detach().clone() for name, p in made.model.named_parameters()}
+    train_epoch(made, 0)
+    for name, parameter in made.model.named_parameters():
+        trains = name in made.subset.trained
+        assert torch.equal(parameter, start[name]) != trains, name
+
+
+HEAD = WIDE.replace(trainable="bn+output")
+
+
+def members(specs, data=None):
+    engines = [make_engine(spec, data, FusedEngine) for spec in specs]
+    check_members(specs, engines[0].model, torch.device("cpu"))
+    make_members(engines)
+    return engines
+
+
+def epoch_together(engines, epoch):
+    for engine in engines:
+        engine.begin_epoch(epoch_plan(engine.spec.seed, epoch, 40, crop_padding=4, flip=True))
+    for start in range(0, 40, 16):
+        for engine in engines:
+            engine.step(start, min(start + 16, 40), 1.0)
+    return [engine.totals() for engine in engines]
+
+
+@pytest.mark.parametrize("specs", [
+    [WIDE, WIDE.replace(lr=0.01), WIDE.replace(weight_decay=0.1)],
+    [WIDE, WIDE.replace(seed=1), WIDE.replace(seed=2, norm_init="ones")],
+    [HEAD, HEAD.replace(lr_by_role={"output": 0.1})],
+], ids=["one backbone", "replicates", "heads"])  # fmt: skip
+def test_members_are_what_they_would_be_alone(specs):
+    together = members(specs)
+    totals = [epoch_together(together, epoch) for epoch in range(2)][-1]
+    for spec, engine, total in zip(specs, together, totals, strict=True):
+        alone = make_engine(spec, engine=FusedEngine)
+        train_epoch(alone, 0)
+        assert train_epoch(alone, 1)[0] == pytest.approx(total[0], rel=1e-5)
+        assert alone.evaluate() == pytest.approx(engine.evaluate(), rel=1e-5)
+        for key, value in alone.state().items():
+            torch.testing.assert_close(engine.state()[key], value, rtol=1e-4, atol=1e-5)
+
+
+def test_a_member_that_leaves_does_not_hold_up_the_others():
+    one, two = members([WIDE, WIDE.replace(lr=0.01)])
+    for engine in (one, two):
+        engine.begin_epoch(epoch_plan(0, 0, 40, crop_padding=4, flip=True))
+    one.step(0, 16, 1.0)
+    before = one.state()
+    two.leave()
+    assert any(not torch.equal(value, before[key]) for key, value in one.state().items()
+               if key in before)  # fmt: skip
+    one.step(16, 32, 1.0)
+    assert one.totals()[0] > 0
+
+
+def test_members_must_be_alike():
+    model, cpu = create_model(WIDE.model), torch.device("cpu")
+    with pytest.raises(InputError, match="cannot differ in batch_size"):
+        check_members([WIDE, WIDE.replace(batch_size=8)], model, cpu)
+    with pytest.raises(InputError, match="only the fused engine trains members"):
+        check_members([WIDE.replace(trainable="all")] * 2, model, cpu)
 
 
 def test_loading_takes_steps_back_exactly():
@@ -212,10 +359,33 @@ def test_bf16_keeps_what_trains_in_fp32_and_is_near():
                and "batches" not in k)  # fmt: skip
 
 
-def test_choosing_an_engine_and_a_device():
-    assert choose_engine("auto") is choose_engine("eager") is EagerEngine
+def choose(name, spec=SMALL):
+    return choose_engine(name, spec, create_model(spec.model), torch.device("cpu"))
+
+
+def test_choosing_an_engine(monkeypatch):
+    assert choose("eager")[0] is EagerEngine
+    assert choose("lean")[0] is LeanEngine
+    monkeypatch.setattr(passes, "why_slow", lambda: None)
+    assert choose("auto")[0] is FusedEngine
+    other, why = choose("auto", SMALL.replace(trainable="all"))
+    assert other is LeanEngine
+    assert "not all" in why
+    monkeypatch.setattr(passes, "why_slow", lambda: "no compiler")
+    assert choose("auto") == (EagerEngine, "no compiler")
     with pytest.raises(InputError, match="did you mean eager"):
-        choose_engine("eagre")
+        choose("eagre")
+    for spec, reason in (
+        (SMALL.replace(model="cifar_vgg_11"), "no cifar_resnet"),
+        (SMALL.replace(optimizer="adam"), "optimizer sgd"),
+        (SMALL.replace(statistics="frozen"), "policy track"),
+        (SMALL.replace(trainable="bn+shortcut"), "not bn"),
+    ):
+        with pytest.raises(InputError, match=reason):
+            choose("fused", spec)
+
+
+def test_choosing_a_device():
     assert choose_device("cpu").type == "cpu"
     with pytest.raises(InputError, match="write auto, cpu"):
         choose_device("gpu")

@@ -15,7 +15,7 @@ LEVELS = {
     "disk": 1, "data": 1.1, "checkpoint": 1.1, "store": 1.2, "environment": 1,
     "models": 2, "passes": 2, "lean": 2.2, "fused": 2.2,
     "engine": 3,
-    "train": 4,
+    "train": 4, "build": 4,
     "run": 5,
     "analysis": 6,
     "demo": 7, "paper": 7,

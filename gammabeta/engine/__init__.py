@@ -1,23 +1,51 @@
 """Engines execute training steps: the same numbers, at different speed. See interface.py."""
 
 import torch
+from torch import nn
 
+from gammabeta import passes
+from gammabeta.engine import fused
 from gammabeta.engine.eager import EagerEngine
+from gammabeta.engine.fused import FusedEngine
 from gammabeta.engine.interface import Engine
+from gammabeta.engine.lean import LeanEngine
 from gammabeta.errors import InputError, suggest
+from gammabeta.spec import RunSpec
 
-__all__ = ["ENGINES", "Engine", "choose_device", "choose_engine"]
+__all__ = ["ENGINES", "Engine", "check_engine", "choose_device", "choose_engine"]
 
-ENGINES = {"eager": EagerEngine}
+ENGINES: dict[str, type[EagerEngine | FusedEngine]] = {
+    each.name: each for each in (EagerEngine, LeanEngine, FusedEngine)
+}
 
 
-def choose_engine(name: str) -> type[EagerEngine]:
-    """The engine called `name`; "auto" is the fastest one that supports everything."""
-    if name == "auto":
-        return EagerEngine
-    if name not in ENGINES:
+def check_engine(name: str) -> None:
+    """Raise InputError for an engine that does not exist."""
+    if name != "auto" and name not in ENGINES:
         raise InputError(f"unknown engine '{name}': {suggest(name, [*ENGINES, 'auto'])}")
-    return ENGINES[name]
+
+
+def choose_engine(
+    name: str, spec: RunSpec, model: nn.Module, device: torch.device
+) -> tuple[type[EagerEngine | FusedEngine], str]:
+    """The engine called `name`, and why: "auto" is the fastest one that supports this run.
+
+    Raises InputError where the one that is named does not.
+    """
+    check_engine(name)
+    why_not_fused = fused.why_not(spec, model, device)
+    if name == "fused" and why_not_fused is not None:
+        raise InputError(f"the fused engine cannot run this: {why_not_fused}; write --engine auto")
+    if name != "auto":
+        return ENGINES[name], "as asked"
+    if device.type != "cpu":
+        return EagerEngine, "the others have not been measured on a GPU: --engine fused tries one"
+    slow = passes.why_slow()
+    if slow is not None:
+        return EagerEngine, slow
+    if why_not_fused is None:
+        return FusedEngine, "the fastest for this network and subset"
+    return LeanEngine, f"not fused: {why_not_fused}"
 
 
 def choose_device(name: str) -> torch.device:

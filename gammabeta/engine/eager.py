@@ -6,12 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gammabeta.data import Dataset, Split
-from gammabeta.data.augment import EpochPlan, augment, normalise
+from gammabeta.data import Dataset
+from gammabeta.data.augment import EpochPlan
+from gammabeta.engine.batches import Batches, TestTotals, Totals
 from gammabeta.spec import RunSpec
 from gammabeta.subset import Subset, under
-
-EVALUATION_BATCH = 128  # images at once, at least
 
 
 class EagerEngine:
@@ -27,27 +26,17 @@ class EagerEngine:
         self.model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.leaves = subset.apply(self.model)
         self.optimizer = make_optimizer(spec, subset, self.leaves) if self.leaves else None
-        self._train = _on_device(data.train, device)
-        self._test = _on_device(data.test, device)
+        self.batches = Batches(data, spec, device)
 
     def begin_epoch(self, plan: EpochPlan) -> None:
-        self._order = torch.from_numpy(plan.order).to(self.device)
-        self._shift = torch.from_numpy(plan.shift).to(self.device)
-        self._flip = torch.from_numpy(plan.flip).to(self.device)
-        self._loss = torch.zeros((), dtype=torch.float64, device=self.device)
-        self._correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        self._seen = 0
+        self.batches.begin_epoch(plan)
+        self._totals = Totals(self.device)
         self.model.train()
 
     def step(self, start: int, stop: int, factor: float) -> None:
-        images, labels = self._train
-        index = self._order[start:stop]
-        batch = augment(
-            images[index], self._shift[index], self._flip[index], self.spec.crop_padding
-        )
-        target = labels[index]
+        target = self.batches.labels(start, stop)
         with torch.set_grad_enabled(self.optimizer is not None):
-            logits = self._logits(batch)
+            logits = self._logits(self.batches.images(start, stop))
             loss = F.cross_entropy(logits, target, label_smoothing=self.spec.label_smoothing)
         if self.optimizer is not None:
             for group in self.optimizer.param_groups:
@@ -55,34 +44,19 @@ class EagerEngine:
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
-        self._loss += loss.detach().double() * len(index)
-        self._correct += (logits.detach().argmax(1) == target).sum()
-        self._seen += len(index)
+        correct = (logits.detach().argmax(1) == target).sum()
+        self._totals.add(loss, correct, len(target))
 
     def totals(self) -> tuple[float, float]:
-        return float(self._loss) / self._seen, int(self._correct) / self._seen
+        return self._totals.mean()
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         self.model.eval()
-        images, labels = self._test
-        loss, correct, top5 = 0.0, 0, 0
-        # Under the policy "batch" an image's logits depend on its batch: then it is a training one.
-        size = self.spec.batch_size
-        if self.spec.statistics != "batch":
-            size = max(size, EVALUATION_BATCH)
-        for start in range(0, len(labels), size):
-            batch = slice(start, start + size)
-            logits, target = self._logits(images[batch]), labels[batch]
-            loss += float(F.cross_entropy(logits, target, reduction="sum").double())
-            best = logits.topk(min(5, logits.shape[1]), dim=1).indices == target[:, None]
-            correct += int(best[:, 0].sum())
-            top5 += int(best.sum())
-        count = len(labels)
-        metrics = {"test_loss": loss / count, "test_accuracy": correct / count}
-        if self.data.num_classes > 10:
-            metrics["test_top5"] = top5 / count
-        return metrics
+        totals = TestTotals()
+        for images, labels in self.batches.test():
+            totals.add(self._logits(images), labels)
+        return totals.metrics(self.data.num_classes)
 
     def state(self) -> dict[str, Tensor]:
         """On the CPU: "trained/NAME", "statistics/NAME", "optimizer/NAME/ENTRY"."""
@@ -110,10 +84,9 @@ class EagerEngine:
             self.optimizer.state[leaf][entry] = restored
 
     def _logits(self, images: Tensor) -> Tensor:
-        """uint8 (N, H, W, C) -> fp32 logits (N, classes)."""
-        batch = normalise(images, self.data.mean, self.data.std)
+        """(N, C, H, W) -> fp32 logits (N, classes)."""
         with torch.autocast(self.device.type, torch.bfloat16, self.spec.precision == "bf16"):
-            logits: Tensor = self.model(batch)
+            logits: Tensor = self.model(images)
         return logits.float()
 
 
@@ -140,7 +113,3 @@ def make_optimizer(
         return torch.optim.SGD(groups, momentum=spec.momentum, nesterov=spec.nesterov)
     adam = torch.optim.Adam if spec.optimizer == "adam" else torch.optim.AdamW
     return adam(groups, betas=(spec.betas[0], spec.betas[1]))
-
-
-def _on_device(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(split.images).to(device), torch.from_numpy(split.labels).to(device)

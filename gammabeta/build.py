@@ -1,0 +1,145 @@
+"""From a spec to what a run is built from: data, network and subset, and the checks that only they
+allow. What it was built from is kept in inputs.json and compared at every rebuild."""
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from gammabeta.data import Dataset, load_dataset, randomise_labels, subsample
+from gammabeta.errors import InputError, about
+from gammabeta.models import architecture, create_model
+from gammabeta.spec import RunSpec
+from gammabeta.store import RunFolder
+from gammabeta.subset import Subset, check_fingerprint, fingerprint, select
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a run is built from."""
+
+    spec: RunSpec
+    data: Dataset
+    model: nn.Module
+    subset: Subset
+
+
+def prepare(specs: Sequence[RunSpec], data_dir: str | Path | None) -> list[Made]:
+    loaded: dict[object, Dataset] = {}  # members mostly train on the same data
+    made = []
+    for spec in specs:
+        key = (spec.data, spec.subsample, spec.random_labels, spec.random_labels and spec.seed)
+        if key not in loaded:
+            loaded[key] = load_data(spec, data_dir)
+        data = loaded[key]
+        model, subset = make_network(spec, data.num_classes)
+        check_roles(spec, subset)
+        _check_last_batch(spec, data)
+        made.append(Made(spec, data, model, subset))
+    return made
+
+
+def load_data(spec: RunSpec, data_dir: str | Path | None = None) -> Dataset:
+    """The data of a spec, with its subsample and random labels; checks the batch size."""
+    with about("data_dir") if data_dir is not None else contextlib.nullcontext():
+        data = load_dataset(spec.data, data_dir)
+    if spec.subsample is not None:
+        with about("subsample"):
+            data = subsample(data, spec.subsample)
+    if spec.random_labels:
+        data = randomise_labels(data, spec.random_labels, spec.seed)
+    count = len(data.train.labels)
+    if spec.batch_size > count:
+        raise InputError(
+            f"batch_size {spec.batch_size} is larger than the {count} training images: "
+            f"write {count} or less",
+            "batch_size",
+        )
+    return data
+
+
+def check_roles(spec: RunSpec, subset: Subset) -> None:
+    """Refuse rates and decays for roles that do not train: they would do nothing."""
+    trained = sorted({row.role for row in subset.trained.values()})
+    for name in ("lr_by_role", "weight_decay_by_role"):
+        for role, _ in getattr(spec, name):
+            if role not in trained:
+                raise InputError(
+                    f"{name} names '{role}', of which nothing trains under '{subset.text}': "
+                    f"write one of {', '.join(trained) or 'none at all'}",
+                    name,
+                )
+
+
+def _check_last_batch(spec: RunSpec, data: Dataset) -> None:
+    """Refuse a last batch of one image where a BatchNorm would see a single value per channel."""
+    count, size = len(data.train.labels), data.train.images.shape[1]
+    if spec.statistics == "frozen" or count % spec.batch_size != 1 % spec.batch_size:
+        return
+    try:
+        architecture(spec.model)(torch.empty(1, 3, size, size, device="meta"))
+    except ValueError:
+        raise InputError(
+            f"batch_size {spec.batch_size} leaves one of the {count} images for the last batch, "
+            f"too few for the BatchNorms of {spec.model}: write another",
+            "batch_size",
+        ) from None
+
+
+def make_network(spec: RunSpec, num_classes: int) -> tuple[nn.Module, Subset]:
+    with about("model"):
+        model = create_model(
+            spec.model,
+            num_classes=num_classes,
+            weight_init=spec.weight_init,
+            norm_init=spec.norm_init,
+            seed=spec.seed,
+        )
+    with about("trainable"):
+        subset = select(model, spec.trainable, seed=spec.seed, statistics=spec.statistics)
+    return model, subset
+
+
+def inputs(data: Dataset, subset: Subset, model: nn.Module) -> dict[str, Any]:
+    """What a run is built from, checked at every rebuild: inputs.json."""
+    marks = fingerprint(model)
+    return {
+        "data": {
+            "name": data.name,
+            "source": data.source,
+            "sha256": data.sha256,
+            "train": len(data.train.labels),
+            "test": len(data.test.labels),
+            "num_classes": data.num_classes,
+        },
+        "subset": {"text": subset.text, "trained": subset.count, "total": subset.total},
+        "tensors": [
+            {
+                "name": row.name,
+                "role": row.role,
+                "shape": list(row.shape),
+                "trained": row.trained,
+                "verdict": row.verdict,
+                "sha256": marks.get(row.name),
+            }
+            for row in subset.table
+        ],
+    }
+
+
+def check_data(folder: RunFolder, data: Dataset) -> None:
+    began_with = folder.inputs["data"]["sha256"]
+    if data.sha256 != began_with:
+        raise InputError(
+            f"run {folder.id} began with other data (sha256 {began_with[:12]}, now "
+            f"{data.sha256[:12]}): give it the data it began with, or another folder for runs"
+        )
+
+
+def check_start(folder: RunFolder, model: nn.Module) -> None:
+    tensors = folder.inputs["tensors"]
+    check_fingerprint(model, {row["name"]: row["sha256"] for row in tensors if row["sha256"]})

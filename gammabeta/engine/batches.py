@@ -1,0 +1,100 @@
+"""The data set on the device, cut into batches, and the sums that metrics are made of."""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gammabeta.data import Dataset
+from gammabeta.data.augment import EpochPlan, augment, normalise
+from gammabeta.spec import RunSpec
+
+_EVALUATION_BATCH = 128  # images at once, at least
+
+
+class Batches:
+    """Batches of normalised images: float32 (B, C, H, W), channels_last; labels int64 (B,)."""
+
+    def __init__(self, data: Dataset, spec: RunSpec, device: torch.device) -> None:
+        self.data, self.spec, self.device = data, spec, device
+        self._images = torch.from_numpy(data.train.images).to(device)
+        self._labels = torch.from_numpy(data.train.labels).to(device)
+        self._test_images = torch.from_numpy(data.test.images).to(device)
+        self._test_labels = torch.from_numpy(data.test.labels).to(device)
+
+    def begin_epoch(self, plan: EpochPlan) -> None:
+        self._order = torch.from_numpy(plan.order).to(self.device)
+        self._shift = torch.from_numpy(plan.shift).to(self.device)
+        self._flip = torch.from_numpy(plan.flip).to(self.device)
+
+    def labels(self, start: int, stop: int) -> Tensor:
+        """Labels of the images start..stop of the epoch's order."""
+        return self._labels[self._order[start:stop]]
+
+    def images(self, start: int, stop: int) -> Tensor:
+        """Those images, augmented."""
+        index = self._order[start:stop]
+        pixels = augment(
+            self._images[index], self._shift[index], self._flip[index], self.spec.crop_padding
+        )
+        return self._normalised(pixels)
+
+    def test(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """(images, labels) of the whole test set."""
+        # Under the policy "batch" an image's logits depend on its batch: then it is a training one.
+        size = self.spec.batch_size
+        if self.spec.statistics != "batch":
+            size = max(size, _EVALUATION_BATCH)
+        for start in range(0, len(self._test_labels), size):
+            batch = slice(start, start + size)
+            yield self._normalised(self._test_images[batch]), self._test_labels[batch]
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        return normalise(pixels, self.data.mean, self.data.std)
+
+
+class Totals:
+    """Sums over the steps of an epoch, on the device: nothing waits until `mean` is called."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._loss = torch.zeros((), dtype=torch.float64, device=device)
+        self._correct = torch.zeros((), dtype=torch.int64, device=device)
+        self._count = 0
+
+    def add(self, loss: Tensor, correct: Tensor, count: int) -> None:
+        """loss: the mean over `count` images, of which `correct` were right."""
+        self._loss += loss.detach().double() * count
+        self._correct += correct
+        self._count += count
+
+    def mean(self) -> tuple[float, float]:
+        """Loss and accuracy."""
+        return float(self._loss) / self._count, int(self._correct) / self._count
+
+
+class TestTotals:
+    """Sums over the test set."""
+
+    __test__ = False  # the name is no test's
+
+    def __init__(self) -> None:
+        self._loss, self._correct, self._top5, self._count = 0.0, 0, 0, 0
+
+    def add(self, logits: Tensor, labels: Tensor) -> None:
+        """logits: fp32 (B, classes)."""
+        self._loss += float(F.cross_entropy(logits, labels, reduction="sum").double())
+        best = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
+        self._correct += int(best[:, 0].sum())
+        self._top5 += int(best.sum())
+        self._count += len(labels)
+
+    def metrics(self, num_classes: int) -> dict[str, float]:
+        """test_loss, test_accuracy and, with more than ten classes, test_top5."""
+        found = {
+            "test_loss": self._loss / self._count,
+            "test_accuracy": self._correct / self._count,
+        }
+        if num_classes > 10:
+            found["test_top5"] = self._top5 / self._count
+        return found

@@ -1,0 +1,200 @@
+"""Any network to one that keeps a tensor a layer: its frozen convolutions and its chains of
+BatchNorm, addition and ReLU are found in the graph that torch.fx draws, and only those change.
+
+The network itself stays as it is, with its modules, parameter names and state_dict; what changes is
+how `forward` is computed, at the topmost modules that can be traced. `restore` takes it back.
+"""
+
+import operator
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from gammabeta.lean.layers import LeanConv, LeanNorm
+from gammabeta.sparse import attached
+
+_RELUS = {F.relu, torch.relu, F.relu_, torch.relu_}
+_ADDS = {operator.add, operator.iadd, torch.add}
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What happened to one layer. how: "frozen convolution", "norm", "norm + relu",
+    "norm + add + relu", or "stock: REASON"."""
+
+    name: str
+    how: str
+
+
+def convert(module: nn.Module) -> list[Conversion]:
+    """Convert `module` in place, where it is safe; one row for each convolution and BatchNorm.
+
+    Call it after requires_grad is settled. A layer stays stock if it trains (a convolution), has
+    hooks of its own, or is a subclass; a whole module does if its graph cannot be drawn.
+    """
+    restore(module)
+    names = {child: name for name, child in module.named_modules()}
+    reasons: dict[nn.Module, str] = {}
+    done: dict[nn.Module, str] = {}
+    sparse: set[nn.Module] = {entries.module for entries in attached(module).values()}
+
+    def visit(part: nn.Module) -> None:
+        if not any(_kind(child) for child in part.modules()) or _kind(part):
+            return
+        graph = _traced(part)
+        if isinstance(graph, fx.GraphModule):
+            _convert_graph(graph, sparse, done, reasons)
+            part.__dict__["forward"] = graph.forward
+            return
+        for child in part.modules():
+            if _kind(child):
+                reasons[child] = graph
+        for child in part.children():
+            visit(child)
+
+    visit(module)
+    return [
+        Conversion(names[child], done.get(child) or f"stock: {reasons.get(child, 'not found')}")
+        for child in names
+        if _kind(child)
+    ]
+
+
+def restore(module: nn.Module) -> None:
+    """Undo `convert`."""
+    for child in module.modules():
+        forward = child.__dict__.get("forward")
+        if isinstance(getattr(forward, "__self__", None), fx.GraphModule):
+            del child.__dict__["forward"]
+
+
+def _kind(module: nn.Module) -> str | None:
+    """What the table has rows for."""
+    if isinstance(module, nn.Conv2d):
+        return "convolution"
+    return "norm" if isinstance(module, nn.modules.batchnorm._BatchNorm) else None
+
+
+def _traced(module: nn.Module) -> fx.GraphModule | str:
+    """Its graph, or why there is none. One that depends on the mode would freeze that mode."""
+    if module._forward_hooks or module._forward_pre_hooks:
+        return "hooks on the module around it"
+    modes = {child: child.training for child in module.modules()}
+    graphs = []
+    try:
+        for training in (True, False):
+            for child in modes:
+                child.training = training
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                graphs.append(fx.symbolic_trace(module))
+    except Exception as error:  # whatever a stranger's forward does with a proxy
+        line = " ".join(str(error).split())[:100]
+        return f"its graph cannot be drawn ({type(error).__name__}: {line})"
+    finally:
+        for child, training in modes.items():
+            child.training = training
+    if graphs[0].code != graphs[1].code:
+        return "its graph depends on the mode"
+    return graphs[0]
+
+
+def _convert_graph(
+    graph: fx.GraphModule,
+    sparse: set[nn.Module],
+    done: dict[nn.Module, str],
+    reasons: dict[nn.Module, str],
+) -> None:
+    modules = dict(graph.named_modules())
+    for node in list(graph.graph.nodes):
+        layer = modules.get(node.target) if node.op == "call_module" else None
+        if layer is None or not _kind(layer):
+            continue
+        reason = _why_stock(layer, node, sparse)
+        if reason is not None:
+            reasons[layer] = reason
+        elif isinstance(layer, nn.Conv2d):
+            _put(graph, node, f"lean_{node.name}", LeanConv(layer), node.args)
+            done[layer] = "frozen convolution"
+        elif isinstance(layer, nn.BatchNorm2d):
+            done[layer] = _convert_norm(graph, node, layer, modules)
+    graph.graph.eliminate_dead_code(
+        is_impure_node=lambda node: node.op in ("placeholder", "output")
+    )
+    graph.recompile()
+
+
+def _why_stock(layer: nn.Module, node: fx.Node, sparse: set[nn.Module]) -> str | None:
+    if type(layer) not in (nn.Conv2d, nn.BatchNorm2d):
+        return f"a {type(layer).__name__}"
+    if len(node.args) != 1 or node.kwargs:
+        return "called in an unusual way"
+    if isinstance(layer, nn.Conv2d):
+        if layer in sparse or any(parameter.requires_grad for parameter in layer.parameters()):
+            return "it trains"
+        if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
+            return "its padding"
+    elif isinstance(layer, nn.BatchNorm2d) and (layer.weight is None or layer.momentum is None):
+        return "no gamma and beta, or a cumulative average"
+    ours = 1 if "_gammabeta_statistics" in layer.__dict__ else 0
+    if len(layer._forward_hooks) > ours or len(layer._forward_pre_hooks) > ours:
+        return "it has hooks"
+    if layer._backward_hooks or layer._backward_pre_hooks or "forward" in layer.__dict__:
+        return "it has hooks"
+    if "parametrizations" in layer._modules:
+        return "it is parametrised"
+    return None
+
+
+def _convert_norm(
+    graph: fx.GraphModule, node: fx.Node, norm: nn.BatchNorm2d, modules: dict[str, nn.Module]
+) -> str:
+    relu = _only_user(node, lambda user: _is_relu(user, modules))
+    if relu is not None:
+        _put(graph, relu, f"lean_{node.name}", LeanNorm(norm, relu=True), node.args)
+        return "norm + relu"
+    add = _only_user(node, _is_add)
+    relu = None if add is None else _only_user(add, lambda user: _is_relu(user, modules))
+    if add is not None and relu is not None:
+        other = next(each for each in add.args if each is not node)
+        _put(graph, relu, f"lean_{node.name}", LeanNorm(norm, relu=True), (node.args[0], other))
+        return "norm + add + relu"
+    _put(graph, node, f"lean_{node.name}", LeanNorm(norm, relu=False), node.args)
+    return "norm"
+
+
+def _put(graph: fx.GraphModule, old: fx.Node, name: str, new: nn.Module, inputs: Any) -> None:
+    """Compute `new` of `inputs` in the place of `old`."""
+    graph.add_submodule(name, new)
+    with graph.graph.inserting_before(old):
+        node = graph.graph.call_module(name, tuple(inputs))
+    old.replace_all_uses_with(node)
+    graph.graph.erase_node(old)
+
+
+def _only_user(node: fx.Node, wanted: Callable[[fx.Node], bool]) -> fx.Node | None:
+    """The user of a node, if it is the only one and of the wanted kind."""
+    users = list(node.users)
+    return users[0] if len(users) == 1 and wanted(users[0]) else None
+
+
+def _is_relu(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    if node.op == "call_module":
+        layer = modules.get(str(node.target))
+        return type(layer) is nn.ReLU and not layer._forward_hooks and not layer._forward_pre_hooks
+    if node.op == "call_method":
+        return node.target in ("relu", "relu_")
+    return node.op == "call_function" and node.target in _RELUS
+
+
+def _is_add(node: fx.Node) -> bool:
+    """A sum of two different tensors of the graph."""
+    known = node.op == "call_function" and node.target in _ADDS
+    known = known or (node.op == "call_method" and node.target in ("add", "add_"))
+    tensors = [each for each in node.args if isinstance(each, fx.Node)]
+    return known and not node.kwargs and len(node.args) == 2 and len(set(tensors)) == 2

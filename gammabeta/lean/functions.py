@@ -1,0 +1,126 @@
+"""Autograd functions that keep one tensor a layer: the raw output z of each convolution.
+
+Stock torch keeps two: the convolution keeps its input, which is the ReLU's output, and BatchNorm
+keeps z. Here a frozen convolution keeps nothing, and BatchNorm + ReLU (+ add) keeps z and works out
+again where the ReLU was open; after an addition that is one bit a value.
+
+Images are (N, C, H, W) in channels_last memory; what a function gets in another layout it copies.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from gammabeta import passes
+
+
+class FrozenConvolution(torch.autograd.Function):
+    """A convolution whose weight and bias never get a gradient: it keeps no activation.
+
+    The input's gradient is a transposed convolution, which needs no input: torch's own backward
+    asks for one, even if only to look at its shape.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        stride: tuple[int, int],
+        padding: tuple[int, int],
+        dilation: tuple[int, int],
+        groups: int,
+    ) -> Tensor:
+        ctx.save_for_backward(weight)
+        ctx.size, ctx.options = x.shape[2:], (stride, padding, dilation, groups)
+        return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (weight,) = ctx.saved_tensors
+        stride, padding, dilation, groups = ctx.options
+        # What the division by the stride left over at the far edge of the input.
+        extra = [
+            size - ((out - 1) * s - 2 * p + d * (k - 1) + 1)
+            for size, out, s, p, d, k in zip(
+                ctx.size, gradient.shape[2:], stride, padding, dilation, weight.shape[2:],
+                strict=True,
+            )
+        ]  # fmt: skip
+        gradient = gradient.to(weight.dtype)
+        dx = F.conv_transpose2d(gradient, weight, None, stride, padding, extra, groups, dilation)
+        return (dx, *[None] * 6)
+
+
+class NormAct(torch.autograd.Function):
+    """relu(s z + t + residual), s = gamma inv, t = beta - mean s, with the ReLU and the residual
+    both optional. Keeps z, and one bit a value if it has a ReLU behind an addition.
+
+    mean, var: (C,), the statistics to use; None: those of the batch, through which the gradient
+    then flows. Returns the output and the mean and biased variance that were used.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        z: Tensor,
+        gamma: Tensor,
+        beta: Tensor,
+        residual: Tensor | None,
+        mean: Tensor | None,
+        var: Tensor | None,
+        eps: float,
+        relu: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.of_batch = mean is None
+        z = _rows(z)
+        if mean is None or var is None:
+            mean, var = passes.measure(z)
+        inv = torch.rsqrt(var + eps)
+        s = gamma * inv
+        t = beta - mean * s
+        skip = None if residual is None else _rows(residual).to(z.dtype)
+        joined = relu and residual is not None
+        needed = any(ctx.needs_input_grad)
+        out, bits = passes.normalise(z, s, t, skip, relu=relu, keep=joined and needed)
+        if needed:
+            ctx.save_for_backward(z, mean, inv, s, t, bits)
+        ctx.relu, ctx.joined = relu, joined
+        ctx.mark_non_differentiable(mean, var)
+        return out.permute(0, 3, 1, 2), mean, var
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        z, mean, inv, s, t, bits = ctx.saved_tensors
+        g: Tensor = _rows(gradient).to(z.dtype)
+        want_z, want_gamma, want_beta, want_residual = ctx.needs_input_grad[:4]
+        dbeta = dgamma = torch.zeros_like(s)
+        through_statistics = ctx.of_batch and want_z
+        if want_gamma or want_beta or through_statistics or ctx.joined:
+            opened = bits if ctx.joined else (s, t) if ctx.relu else None
+            dbeta, dgamma, _second, masked = passes.sums(g, z, mean, inv, opened=opened, keep=ctx.joined)
+            g = g if masked is None else masked
+        dz: Tensor | None = None
+        if want_z:
+            n = z.numel() // z.shape[-1] if ctx.of_batch else float("inf")
+            still_masked = t if ctx.relu and not ctx.joined else None
+            dz = passes.input_gradient(g, z, mean, inv, s, dbeta / n, dgamma / n, still_masked)
+            dz = dz.permute(0, 3, 1, 2)
+        return (
+            dz,
+            dgamma if want_gamma else None,
+            dbeta if want_beta else None,
+            g.permute(0, 3, 1, 2) if want_residual else None,
+            *[None] * 4,
+        )
+
+
+def _rows(images: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, H, W, C), contiguous; a view of channels_last images."""
+    return images.permute(0, 2, 3, 1).contiguous()

@@ -1,0 +1,99 @@
+"""What takes the place of a convolution or a BatchNorm in a converted network. They hold the stock
+layer, read its parameters and modes at each pass, and keep its running statistics."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gammabeta.lean.functions import FrozenConvolution, NormAct
+
+
+class LeanConv(nn.Module):
+    """A frozen Conv2d. If its weight trains after all, it is a stock one again."""
+
+    conv: nn.Conv2d
+    kept: tuple[Any, Tensor | None]  # the weight as the computation wants it, and of what it is
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.__dict__["conv"] = conv  # not registered: it belongs to the network
+        self.__dict__["kept"] = (None, None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        conv = self.conv
+        trained = conv.weight.requires_grad or (conv.bias is not None and conv.bias.requires_grad)
+        if trained or not (torch.is_grad_enabled() and x.requires_grad):
+            out: Tensor = conv._conv_forward(x, conv.weight, conv.bias)
+            return out  # stock: it keeps nothing, or what it keeps is needed
+        dtype = _autocast_type(x)
+        bias = None if conv.bias is None else conv.bias.to(dtype)
+        options: Any = (conv.stride, conv.padding, conv.dilation, conv.groups)
+        return FrozenConvolution.apply(x.to(dtype), self._weight(dtype), bias, *options)  # type: ignore[no-any-return, no-untyped-call]
+
+    def _weight(self, dtype: torch.dtype) -> Tensor:
+        """The weight in the type of the computation: converted once, since it does not change."""
+        weight = self.conv.weight.detach()
+        mark = (weight.data_ptr(), weight._version, dtype, weight.device)
+        if self.kept[0] != mark:
+            self.__dict__["kept"] = (mark, weight.to(dtype))
+        assert self.kept[1] is not None
+        return self.kept[1]
+
+
+class LeanNorm(nn.Module):
+    """BatchNorm2d, perhaps with a ReLU behind it, perhaps with an addition between the two."""
+
+    norm: nn.BatchNorm2d
+
+    def __init__(self, norm: nn.BatchNorm2d, relu: bool) -> None:
+        super().__init__()
+        self.__dict__["norm"] = norm
+        self.relu = relu
+
+    def forward(self, z: Tensor, residual: Tensor | None = None) -> Tensor:
+        norm = self.norm
+        norm._check_input_dim(z)
+        if residual is not None and residual.shape != z.shape:  # it broadcasts: not ours to fuse
+            out = LeanNorm(norm, relu=False)(z) + residual
+            return F.relu(out) if self.relu else out
+        mean, var, follow = self._statistics(z)
+        out, mean, var = NormAct.apply(  # type: ignore[no-untyped-call]
+            z, norm.weight, norm.bias, residual, mean, var, norm.eps, self.relu
+        )
+        if follow:
+            self._follow(mean, var, z.numel() // z.shape[1])
+        return out  # type: ignore[no-any-return]
+
+    def _statistics(self, z: Tensor) -> tuple[Tensor | None, Tensor | None, bool]:
+        """(mean, variance, do the running ones follow); None: those of the batch. This is what the
+        hooks of ../statistics.py do to a stock layer."""
+        norm = self.norm
+        enforcer = norm.__dict__.get("_gammabeta_statistics")
+        policy = enforcer.policy if enforcer is not None else "track"
+        of_batch = norm.running_mean is None or policy == "batch"
+        if of_batch or (norm.training and policy == "track"):
+            if z.numel() == z.shape[1]:
+                raise ValueError(f"Expected more than 1 value per channel, got {tuple(z.shape)}")
+            return None, None, not of_batch
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        # Copies: what autograd keeps must not change when the running ones do.
+        return norm.running_mean.clone(), norm.running_var.clone(), False
+
+    @torch.no_grad()
+    def _follow(self, mean: Tensor, var: Tensor, n: int) -> None:
+        norm = self.norm
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        assert norm.momentum is not None
+        norm.running_mean.lerp_(mean, norm.momentum)
+        norm.running_var.lerp_(var * (n / (n - 1)), norm.momentum)
+        if norm.num_batches_tracked is not None:
+            norm.num_batches_tracked.add_(1)
+
+
+def _autocast_type(x: Tensor) -> torch.dtype:
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
