@@ -104,7 +104,9 @@ class NormAct(torch.autograd.Function):
         through_statistics = ctx.of_batch and want_z
         if want_gamma or want_beta or through_statistics or ctx.joined:
             opened = bits if ctx.joined else (s, t) if ctx.relu else None
-            dbeta, dgamma, _second, masked = passes.sums(g, z, mean, inv, opened=opened, keep=ctx.joined)
+            dbeta, dgamma, _shortcut, masked = passes.sums(
+                g, z, mean, inv, opened=opened, keep=ctx.joined
+            )
             g = g if masked is None else masked
         dz: Tensor | None = None
         if want_z:
