@@ -80,6 +80,13 @@ def _kind(module: nn.Module) -> str | None:
     return "norm" if isinstance(module, nn.modules.batchnorm._BatchNorm) else None
 
 
+class _Tracer(fx.Tracer):
+    """Sees the layers that the table has rows for as one, subclasses too."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return _kind(m) is not None or super().is_leaf_module(m, module_qualified_name)
+
+
 def _traced(module: nn.Module) -> fx.GraphModule | str:
     """Its graph, or why there is none. One that depends on the mode would freeze that mode."""
     if module._forward_hooks or module._forward_pre_hooks:
@@ -92,7 +99,7 @@ def _traced(module: nn.Module) -> fx.GraphModule | str:
                 child.training = training
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                graphs.append(fx.symbolic_trace(module))
+                graphs.append(fx.GraphModule(module, _Tracer().trace(module)))
     except Exception as error:  # whatever a stranger's forward does with a proxy
         line = " ".join(str(error).split())[:100]
         return f"its graph cannot be drawn ({type(error).__name__}: {line})"
