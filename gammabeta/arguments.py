@@ -1,0 +1,190 @@
+"""The flags of the command line: how they are read, and what to write instead of a wrong one.
+
+RunSpec's fields make the flags, so there is one list of them. argparse rather than a config
+library: a wrong use must give exactly one line.
+"""
+
+import argparse
+import contextlib
+import json
+import re
+import typing
+from dataclasses import fields
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NoReturn
+
+from gammabeta import language
+from gammabeta.errors import InputError, suggest
+from gammabeta.names import parse_name
+from gammabeta.spec import RunSpec
+
+FIELDS = tuple(item.name for item in fields(RunSpec))
+_EXECUTION = ("runs", "data_dir", "engine", "device")  # arguments of `train`; the defaults are its
+
+
+class Parser(argparse.ArgumentParser):
+    """Errors are InputErrors of one line, with the nearest right word."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} (see {self.prog} --help)")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            what = str(action.metavar or action.dest).lower()
+            self.error(f"unknown {what} '{value}': {suggest(value, action.choices)}")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        options, unknown = self.parse_known_args(args, namespace)
+        if unknown and not unknown[0].startswith("-") and vars(options).get("id", "") is None:
+            options.id = unknown.pop(0)  # argparse gives up on `runs show --runs DIR ID`
+        if unknown:
+            known = options.known_flags if "known_flags" in options else []
+            raise InputError(_unknown(unknown[0], known))
+        return options
+
+
+def _unknown(word: str, known: list[str]) -> str:
+    """What to write instead of an argument that no option wants."""
+    if word.startswith("-"):
+        flag = word.split("=")[0]
+        return f"unknown argument '{flag}': {suggest(flag, known)}"
+    for name, parse in (("trainable", language.parse), ("model", parse_name)):
+        if as_flag(name) in known:
+            with contextlib.suppress(InputError):
+                parse(word)
+                return f"unknown argument '{word}': write {as_flag(name)} {word}"
+    return f"unknown argument '{word}': leave it out, or write its flag before it (see --help)"
+
+
+def with_source(error: InputError, options: dict[str, Any]) -> str:
+    """The message, with the flag in place of Python's name, or with the spec file before it."""
+    text, name = str(error), error.about
+    if name is None:
+        return text
+    if name in FIELDS and name not in options and options.get("spec") is not None:
+        return f"{options['spec']}: {text}"
+    renamed, count = re.subn(rf"^{name}\b", as_flag(name), text)
+    return renamed if count or name not in options else f"{as_flag(name)}: {text}"
+
+
+def as_flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def add_command(commands: Any, name: str, function: Any, text: str) -> Any:
+    parser = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+    parser.set_defaults(command=function)
+    return parser
+
+
+def finish(parser: Any) -> None:
+    flags = [flag for action in parser._actions for flag in action.option_strings]
+    parser.set_defaults(known_flags=flags)
+
+
+def add_runs_folder(parser: Any) -> None:
+    text = "where runs are kept (runs)"
+    parser.add_argument("--runs", default=argparse.SUPPRESS, metavar="DIR", help=text)
+
+
+def add_execution(parser: Any) -> None:
+    add_runs_folder(parser)
+    known = (("device", "auto, cpu, cuda, cuda:1"), ("engine", "auto, eager, lean, fused"))
+    for name, text in known:
+        parser.add_argument(f"--{name}", default=argparse.SUPPRESS, help=f"{text} (auto)")
+
+
+def execution(options: argparse.Namespace) -> dict[str, Any]:
+    """What was given of how a run is executed, as keywords for `train`."""
+    return {name: value for name, value in vars(options).items() if name in _EXECUTION}
+
+
+def runs_folder(options: argparse.Namespace) -> Path:
+    name = vars(options).get("runs", "runs")
+    if not name:
+        raise InputError("the folder for runs has no name: write for example runs", "runs")
+    return Path(name)
+
+
+def add_spec(parser: Any) -> None:
+    """What a run is, by --spec and a flag for each field, and how it is executed."""
+    parser.add_argument(
+        "--spec",
+        metavar="FILE",
+        help="start from this spec.json; flags override it (a new --optimizer brings its own lr)",
+    )
+    science = parser.add_argument_group("what is trained (default: the paper's CIFAR-10 recipe)")
+    for item in fields(RunSpec):
+        if item.name in ("nesterov", "flip"):
+            keywords: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
+        else:
+            keywords = {"type": reader(item.name), "metavar": _metavar(item.name)}
+        text = item.metadata["help"].replace("%", "%%")
+        science.add_argument(as_flag(item.name), default=argparse.SUPPRESS, help=text, **keywords)
+    how = parser.add_argument_group("how it is executed (never changes what a run is)")
+    how.add_argument(
+        "--data-dir",
+        default=argparse.SUPPRESS,
+        metavar="DIR",
+        help="where the data set's files are (default: $GAMMABETA_DATA)",
+    )
+    add_execution(how)
+
+
+def _metavar(name: str) -> str:
+    return {"seed": "N", "epochs": "N", "batch_size": "N", "subsample": "N"}.get(name, "VALUE")
+
+
+def reader(name: str) -> Any:
+    """A function that reads one field from its text; what is out of range, RunSpec says."""
+    kind = typing.get_type_hints(RunSpec)[name]
+
+    def number(text: str) -> float:
+        return float(Fraction(text)) if "/" in text else float(text)
+
+    def read(text: str) -> Any:
+        try:
+            if name.endswith("_by_role"):
+                pairs = _pairs(text)
+                if len({role for role, _ in pairs}) < len(pairs):
+                    raise argparse.ArgumentTypeError(f"'{text}' names a role twice")
+                return {role: number(value) for role, value in pairs}
+            if typing.get_origin(kind) is tuple:
+                return [number(part) for part in text.split(",") if part]
+            if kind is float:
+                return number(text)
+            return text if kind is str else int(text)
+        except (ValueError, ZeroDivisionError, OverflowError):
+            raise argparse.ArgumentTypeError(f"'{text}' is not {_wanted(name, kind)}") from None
+
+    return read
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    pairs = [part.partition("=") for part in text.split(",") if part]
+    return [(role.strip(), value) for role, _, value in pairs]
+
+
+def _wanted(name: str, kind: Any) -> str:
+    if name.endswith("_by_role"):
+        return "a list such as output=0.01,beta=0.2"
+    if typing.get_origin(kind) is tuple:
+        return "a list of numbers such as 1/2,3/4"
+    return "a number" if kind is float else "a whole number"
+
+
+def read_spec(options: argparse.Namespace) -> RunSpec:
+    changes = {name: value for name, value in vars(options).items() if name in FIELDS}
+    if options.spec is None:
+        return RunSpec.from_dict(changes)
+    try:
+        spec = RunSpec.from_dict(json.loads(Path(options.spec).read_text(encoding="utf-8")))
+    except OSError as error:
+        message = f"cannot read {options.spec} ({error.strerror}): name a file such as spec.json"
+        raise InputError(message, "spec") from None
+    except InputError as error:
+        raise InputError(f"{options.spec}: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{options.spec}: this is no JSON ({error})") from None
+    return spec.replace(**changes)
