@@ -130,12 +130,15 @@ class Program:
         join = Join(self.plan.stem, self.first(images))
         for block in self.plan.blocks:
             a, positive, z1, z_shortcut = self.enter(block, join)
+            join.skip = None  # or it stays in memory until the backward pass, for nothing
             z2 = self.middle(block, z1)
             if training:
                 self.kept.append(Kept(join, positive, z1, z2, z_shortcut))
             join = Join(block.second, z2, None if block.shortcut else a, block.shortcut, z_shortcut)
         self.last = join
-        return self.leave(join)
+        features = self.leave(join)
+        join.skip = None
+        return features
 
     def backward(self, dfeatures: Tensor) -> None:
         """From the gradient of the pooled features (M, N, F) to that of every gamma and beta."""
