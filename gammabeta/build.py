@@ -28,14 +28,16 @@ class Made:
     subset: Subset
 
 
-def prepare(specs: Sequence[RunSpec], data_dir: str | Path | None) -> list[Made]:
-    loaded: dict[object, Dataset] = {}  # members mostly train on the same data
+def prepare(
+    specs: Sequence[RunSpec],
+    data_dir: str | Path | None,
+    loaded: dict[str, Dataset] | None = None,
+) -> list[Made]:
+    """Build each spec. loaded: as for `load_data`."""
+    loaded = {} if loaded is None else loaded
     made = []
     for spec in specs:
-        key = (spec.data, spec.subsample, spec.random_labels, spec.random_labels and spec.seed)
-        if key not in loaded:
-            loaded[key] = load_data(spec, data_dir)
-        data = loaded[key]
+        data = load_data(spec, data_dir, loaded)
         model, subset = make_network(spec, data.num_classes)
         check_roles(spec, subset)
         _check_last_batch(spec, data)
@@ -43,10 +45,33 @@ def prepare(specs: Sequence[RunSpec], data_dir: str | Path | None) -> list[Made]
     return made
 
 
-def load_data(spec: RunSpec, data_dir: str | Path | None = None) -> Dataset:
-    """The data of a spec, with its subsample and random labels; checks the batch size."""
-    with about("data_dir") if data_dir is not None else contextlib.nullcontext():
-        data = load_dataset(spec.data, data_dir)
+def check(spec: RunSpec, data: Dataset) -> None:
+    """Raise what `prepare` would raise, without drawing any weights."""
+    check_network(spec, data.num_classes)
+    _check_last_batch(spec, data)
+
+
+def check_network(spec: RunSpec, num_classes: int | None = None) -> None:
+    """The part of `check` that needs no data."""
+    with about("model"):
+        model = architecture(spec.model, num_classes)
+    with about("trainable"):
+        subset = select(model, spec.trainable, seed=spec.seed, statistics=spec.statistics)
+    check_roles(spec, subset)
+
+
+def load_data(
+    spec: RunSpec, data_dir: str | Path | None = None, loaded: dict[str, Dataset] | None = None
+) -> Dataset:
+    """The data of a spec, with its subsample and random labels; checks the batch size.
+
+    loaded: data sets that need not be read again, by name; this one is kept there.
+    """
+    loaded = {} if loaded is None else loaded
+    if spec.data not in loaded:
+        with about("data_dir") if data_dir is not None else contextlib.nullcontext():
+            loaded[spec.data] = load_dataset(spec.data, data_dir)
+    data = loaded[spec.data]
     if spec.subsample is not None:
         with about("subsample"):
             data = subsample(data, spec.subsample)

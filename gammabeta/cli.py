@@ -102,7 +102,7 @@ def _demo(options: argparse.Namespace) -> None:
         check_out(Path(options.out))
     specs = demo.demo_specs()
     trained = []
-    with TrainDisplay(tuple(spec.trainable for spec in specs)) as display:
+    with TrainDisplay(labels=tuple(spec.trainable for spec in specs)) as display:
         for spec in specs:
             display.next_run()
             trained.append(train(spec, **execution(options), listen=display))

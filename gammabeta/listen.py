@@ -6,13 +6,16 @@ Python.
 
 import sys
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from gammabeta.analysis import plain
 from gammabeta.display import counted, duration, make_console, percent, subset_table
 from gammabeta.run import Event, Start
+from gammabeta.spec import RunSpec, differing
 from gammabeta.train import Epoch, Step
 
 PLAIN_SECONDS = 30  # between two lines of progress where there is no terminal
@@ -21,15 +24,19 @@ PLAIN_SECONDS = 30  # between two lines of progress where there is no terminal
 class TrainDisplay:
     """Listens to training and shows it on stderr; use it as a context manager.
 
-    labels: of several runs that follow each other under one bar; call `next_run` before each.
+    runs: how many train under one bar. labels: of runs that follow each other without a word at
+    the start of each; call `next_run` before each.
     """
 
-    def __init__(self, labels: tuple[str, ...] = ()) -> None:
+    def __init__(self, runs: int = 1, labels: tuple[str, ...] = ()) -> None:
         self.console = make_console(sys.stderr)
         self.labels = labels
-        self.index = -1 if labels else 0
+        self.runs = max(1, runs, len(labels))
+        self.behind = -1 if labels else 0  # runs before the team that trains
+        self.members = 0  # of that team
+        self.shown: Start | None = None  # the last that was printed in full
         self.bar: Progress | None = None
-        self.record: dict[str, Any] = {}
+        self.records: list[dict[str, Any]] = []  # of the last epoch, one a member
         self.began = self.printed = time.perf_counter()
         self.work_began = False
         self.skipped = 0.0  # share of all the work that was there already
@@ -44,8 +51,8 @@ class TrainDisplay:
             self.console.print("the same command again goes on from the last whole epoch")
 
     def next_run(self) -> None:
-        self.index += 1
-        self.record = {}
+        self.behind += 1
+        self.members, self.records = 0, []
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Start):
@@ -53,13 +60,16 @@ class TrainDisplay:
         elif isinstance(event, Step):
             self._step(event)
         else:
-            self.record = event.record
+            if self.records and self.records[0]["epoch"] != event.record["epoch"]:
+                self.records = []
+            self.records.append(event.record)
 
     def _start(self, event: Start) -> None:
-        if not self.labels:
-            print_start(self.console, event)
-        print_notes(self.console, event)
-        start = (self.index + event.epoch / event.run.spec.epochs) / self._runs
+        if event.run.spec == event.team[0]:
+            self.behind += self.members
+            self.members, self.records = event.members, []
+        self._say(event)
+        start = (self.behind + self.members * event.epoch / event.run.spec.epochs) / self.runs
         if not self.work_began:
             self.work_began, self.skipped, self.began = True, start, time.perf_counter()
         if self.console.is_terminal and self.bar is None:
@@ -76,8 +86,22 @@ class TrainDisplay:
             self.bar.add_task("training", total=1.0)
             self.bar.update(TaskID(0), completed=start)
 
+    def _say(self, event: Start) -> None:
+        """A run that is like one that was told in full: what is other about it, in one line."""
+        first = event.run.spec == event.team[0]
+        if self.labels:
+            print_notes(self.console, event)
+        elif not first:
+            print_other(self.console, event, event.team[0])
+        elif self.shown is not None and _alike(event, self.shown):
+            print_other(self.console, event, self.shown.run.spec)
+        else:
+            self.shown = event
+            print_start(self.console, event)
+            print_notes(self.console, event)
+
     def _step(self, event: Step) -> None:
-        share = (self.index + event.done / event.total) / self._runs
+        share = (self.behind + self.members * event.done / event.total) / self.runs
         text = self._text()
         if self.bar is not None:
             self.bar.update(TaskID(0), completed=share, description=text)
@@ -88,17 +112,19 @@ class TrainDisplay:
             self.console.print(f"{text}, {share:.0%} done, {duration(left)} left")
             self.printed = now
 
-    @property
-    def _runs(self) -> int:
-        return max(1, len(self.labels))
-
     def _text(self) -> str:
         words = []
         if self.labels:
-            words.append(f"{self.index + 1}/{self._runs} {self.labels[self.index]}")
-        if self.record:
-            words.append(f"epoch {self.record['epoch']}")
-            words.append(f"test {percent(self.record['test_accuracy'])}")
+            words.append(f"{self.behind + 1}/{self.runs} {self.labels[self.behind]}")
+        elif self.runs > 1:
+            first, last = self.behind + 1, self.behind + self.members
+            which = f"run {first}" if first == last else f"runs {first}-{last}"
+            words.append(f"{which} of {self.runs}")
+        if self.records:
+            words.append(f"epoch {self.records[0]['epoch']}")
+            accuracies = [record["test_accuracy"] for record in self.records]
+            low, high = percent(min(accuracies)), percent(max(accuracies))
+            words.append(f"test {low}" if low == high else f"test {low} to {high}")
         return ", ".join(words) or "training"
 
 
@@ -108,14 +134,17 @@ def progress(event: Event) -> None:
     No bar: after an error or Ctrl-C nobody would take it away.
     """
     console = make_console(sys.stderr)
-    if isinstance(event, Start):
+    if isinstance(event, Start) and event.run.spec != event.team[0]:
+        print_other(console, event, event.team[0])
+    elif isinstance(event, Start):
         print_start(console, event)
         print_notes(console, event)
     elif isinstance(event, Epoch):
         record = event.record
         train, test = percent(record["train_accuracy"]), percent(record["test_accuracy"])
         seconds = duration(record["seconds"] + record["evaluation_seconds"])
-        console.print(f"epoch {record['epoch']}: train {train}, test {test}, {seconds}")
+        whose = "" if event.run is None else f" of {event.run}"
+        console.print(f"epoch {record['epoch']}{whose}: train {train}, test {test}, {seconds}")
 
 
 def print_notes(console: Console, event: Start) -> None:
@@ -127,17 +156,58 @@ def print_start(console: Console, event: Start) -> None:
     """What trains, what is frozen, what only drifts, and how long it will take."""
     spec, data = event.run.spec, event.data
     count = len(data.train.labels)
-    console.print(f"run {event.run.id}: {spec.model}, training {spec.trainable}, on {data.name}")
+    own = "".join(f", {each}" for each in _values(spec, differing(event.team)))
+    console.print(
+        f"run {event.run.id}: {spec.model}, training {spec.trainable}, on {data.name}{own}"
+    )
     used = "" if spec.subsample is None else f"; the first {count:,} are trained on"
     console.print(f"data: {data.source}{used}")
     console.print(subset_table(event.subset.table))
-    steps = -(-count // spec.batch_size)
-    # Evaluation is forward only: about a third of a training step for as many images.
-    evaluation = len(data.test.labels) / count / 3
-    epochs = spec.epochs - event.epoch
-    seconds = event.step_seconds * steps * (1 + evaluation) * epochs
+    together = "" if event.members == 1 else f" of all {event.members} in step"
     console.print(
         f"{event.engine} engine ({event.why}) on {event.device}, {spec.precision}: "
-        f"{event.step_seconds * 1000:.0f} ms a step, {counted(steps, 'step')} an epoch, "
-        f"{counted(epochs, 'epoch')}: about {duration(seconds)}"
+        f"{event.step_seconds * 1000:.0f} ms a step{together}, "
+        f"{counted(_steps(event), 'step')} an epoch, "
+        f"{counted(spec.epochs - event.epoch, 'epoch')}: about {_expected(event)}"
     )
+
+
+def print_other(console: Console, event: Start, known: RunSpec) -> None:
+    """A run in one line: in what it is unlike `known`, and for the first of a team how long."""
+    spec = event.run.spec
+    fields = differing((known, spec))
+    if spec == event.team[0]:
+        fields = [*dict.fromkeys((*fields, *differing(event.team)))]
+    told = [", ".join(_values(spec, fields))]
+    if spec == event.team[0]:
+        together = "" if event.members == 1 else f"{event.members} in step, "
+        told.append(f"{together}about {_expected(event)}")
+    console.print(f"run {event.run.id}: {'; '.join((*told, *event.notes))}")
+
+
+def _alike(one: Start, other: Start) -> bool:
+    """Whether what is trained of which network on what, and how, are the same."""
+    now, then = (
+        (each.run.spec.model, each.run.spec.trainable, each.run.spec.statistics, each.data.source,
+         len(each.data.train.labels), each.engine, each.device)
+        for each in (one, other)
+    )  # fmt: skip
+    return now == then
+
+
+def _values(spec: RunSpec, names: Iterable[str]) -> list[str]:
+    values = spec.to_dict()
+    return [f"{name}={plain(values[name])}" for name in names]
+
+
+def _steps(event: Start) -> int:
+    """Steps an epoch."""
+    return -(-len(event.data.train.labels) // event.run.spec.batch_size)
+
+
+def _expected(event: Start) -> str:
+    """How long the team's remaining epochs will take."""
+    # Evaluation is forward only: about a third of a training step for as many images.
+    evaluation = len(event.data.test.labels) / len(event.data.train.labels) / 3
+    epochs = event.run.spec.epochs - event.epoch
+    return duration(event.step_seconds * _steps(event) * (1 + evaluation) * epochs)

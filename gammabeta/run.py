@@ -6,7 +6,7 @@ The same spec again resumes a stopped run, retries a failed one and does nothing
 import contextlib
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from gammabeta.build import Made, check_data, check_start, inputs, make_network, prepare
+from gammabeta.checkpoint import Checkpoint
 from gammabeta.data import Dataset
 from gammabeta.engine import Engine, check_engine, choose_device, choose_engine
 from gammabeta.engine.fused import FusedEngine, check_members, make_members
@@ -31,8 +32,9 @@ from gammabeta.train import Epoch, Step, seconds_per_step, train_epochs
 class Start:
     """Training is about to begin, after `epoch` finished epochs.
 
-    engine, why: the engine that executes it, and why this one. step_seconds: of one step of all
-    `members` that train in step, measured, then taken back. notes: what was noticed, a line each.
+    engine, why: the engine that executes it, and why this one. team: the specs of all that train in
+    step, each of which gets its Start in this order. step_seconds: of one step of the whole team,
+    measured, then taken back. notes: what was noticed, a line each.
     """
 
     run: "Run"
@@ -43,8 +45,13 @@ class Start:
     device: str
     epoch: int
     step_seconds: float
-    members: int
+    team: tuple[RunSpec, ...]
     notes: tuple[str, ...]
+
+    @property
+    def members(self) -> int:
+        """How many train in step; 1 alone."""
+        return len(self.team)
 
 
 Event = Start | Step | Epoch
@@ -146,24 +153,45 @@ def train_members(
     """Train several runs in step, in one program, each in a run folder of its own. Otherwise as
     `train`. Their specs may differ in what `gammabeta.engine.fused.OWN` names; each is what it
     would be alone, up to rounding. One that fails does not stop the others; its error comes last.
+
+    A run's seconds are its share: those of the team, divided by its members.
     """
+    failed = train_team(specs, runs, data_dir=data_dir, engine=engine, device=device,
+                        listen=listen)  # fmt: skip
+    for error in failed.values():
+        raise error
+    return [Run(spec, RunFolder.open(Path(runs) / spec.id)) for spec in specs]
+
+
+def train_team(
+    specs: Sequence[RunSpec],
+    runs: str | Path,
+    *,
+    data_dir: str | Path | None,
+    engine: str,
+    device: str,
+    listen: Callable[[Event], None],
+    loaded: dict[str, Dataset] | None = None,
+) -> dict[str, Exception]:
+    """`train_members`, but the runs that failed are handed over: id and error. loaded: see
+    `build.load_data`."""
     with about("engine"):
         check_engine(engine)
     with about("device"):
         chosen = choose_device(device)
-    with about("runs"):
-        if not str(runs):
-            raise InputError("the folder for runs has no name: write for example runs")
-        found = {spec.id: RunFolder.find(Path(runs), spec.id, spec.to_dict()) for spec in specs}
-    waiting = {
-        spec.id: spec for spec in specs if (old := found[spec.id]) is None or not _is_done(old)
-    }
-    made = prepare(list(waiting.values()), data_dir)
-    if made:
-        with about("engine"):
-            engine_class, why = choose_engine(engine, made[0].spec, made[0].model, chosen)
-        if len(made) > 1:
-            check_members([each.spec for each in made], made[0].model, chosen)
+    made = prepare(waiting(specs, runs), data_dir, loaded)
+    if not made:
+        return {}
+    with about("engine"):
+        engine_class, why = choose_engine(engine, made[0].spec, made[0].model, chosen)
+    if len(made) > 1:
+        check_members([each.spec for each in made], made[0].model, chosen)
+        if engine_class is not FusedEngine:
+            raise InputError(
+                f"only the fused engine trains members, and this would be {engine_class.name} "
+                f"({why}): write fused, or train them one after another",
+                "engine",
+            )
     with about("runs"):
         folders = [
             RunFolder.create(
@@ -172,64 +200,132 @@ def train_members(
             )
             for each in made
         ]  # fmt: skip
+    session = environment(chosen) | {"engine": engine_class.name}
+    errors: dict[str, Exception] = {}
     with contextlib.ExitStack() as locks:
-        for folder in folders:
-            locks.enter_context(folder.lock())
-        members = []
+        ready = []
         for each, folder in zip(made, folders, strict=True):
-            if _is_done(folder):  # another process may have finished it while we waited
-                continue
-            check_data(folder, each.data)
-            check_start(folder, each.model)
-            members.append((each, folder))
-        for team in _by_epoch(members):
-            _train([
-                (Run(each.spec, folder), engine_class(
-                    each.model, each.subset, each.spec, each.data, chosen
-                ))
-                for each, folder in team
-            ], why, listen)  # fmt: skip
-    return [Run(spec, RunFolder.open(Path(runs) / spec.id)) for spec in specs]
+            with _noted(errors, folder):
+                locks.enter_context(folder.lock())
+                if not _is_done(folder):  # another process may have finished it while we waited
+                    ready.append(_rewind(each, folder))
+        for together in _by_epoch(ready):
+            team = []
+            for member in together:
+                with _noted(errors, member.folder):
+                    member.folder.record_session(
+                        session
+                        | {"after_epoch": member.epoch, "notes": member.notes}
+                        | {"members": len(together)}
+                    )
+                    team.append(member)
+            engines = [
+                engine_class(each.made.model, each.made.subset, each.made.spec, each.made.data,
+                             chosen)
+                for each in team
+            ]  # fmt: skip
+            if team:
+                errors |= _train(team, engines, why, listen)
+    return errors
 
 
-def _by_epoch(
-    members: Sequence[tuple[Made, RunFolder]],
-) -> Iterator[list[tuple[Made, RunFolder]]]:
-    """Members that have come equally far: a kill may fall between two of their checkpoints."""
-    groups: dict[int, list[tuple[Made, RunFolder]]] = {}
-    for each, folder in members:
-        checkpoint, _ = folder.load_checkpoint()
-        epoch = 0 if checkpoint is None else checkpoint.epoch
-        groups.setdefault(epoch, []).append((each, folder))
-    yield from groups.values()
+def waiting(specs: Sequence[RunSpec], runs: str | Path) -> list[RunSpec]:
+    """Those of `specs` that have not finished, each once. Raises InputError for a folder `runs`
+    that cannot hold them."""
+    with about("runs"):
+        if not str(runs):
+            raise InputError("the folder for runs has no name: write for example runs")
+        found = {
+            spec.id: (spec, RunFolder.find(Path(runs), spec.id, spec.to_dict())) for spec in specs
+        }
+    return [spec for spec, folder in found.values() if folder is None or not _is_done(folder)]
 
 
 def _is_done(folder: RunFolder) -> bool:
     return folder.result is not None and folder.result["status"] == "ok"
 
 
-def _train(team: Sequence[tuple[Run, Engine]], why: str, listen: Callable[[Event], None]) -> None:
+@contextlib.contextmanager
+def _noted(errors: dict[str, Exception], folder: RunFolder) -> Iterator[None]:
+    """What is wrong with one folder is noted, and does not stop the runs in the others."""
+    try:
+        yield
+    except GammabetaError as error:
+        errors[folder.id] = error
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A run that is locked and goes on from its last checkpoint."""
+
+    made: Made
+    folder: RunFolder
+    checkpoint: Checkpoint | None
+    notes: list[str]
+
+    @property
+    def epoch(self) -> int:
+        return 0 if self.checkpoint is None else self.checkpoint.epoch
+
+
+def _rewind(made: Made, folder: RunFolder) -> _Ready:
+    """Bring a folder back to its last checkpoint."""
+    check_data(folder, made.data)
+    check_start(folder, made.model)
+    checkpoint, notes = folder.load_checkpoint()
+    if checkpoint is not None:
+        notes.append(f"resuming after epoch {checkpoint.epoch}")
+    ready = _Ready(made, folder, checkpoint, notes)
+    folder.clear_result()
+    folder.truncate_metrics(ready.epoch)
+    return ready
+
+
+def _by_epoch(ready: Sequence[_Ready]) -> Iterator[list[_Ready]]:
+    """Members that have come equally far: a kill may fall between two of their checkpoints."""
+    groups: dict[int, list[_Ready]] = {}
+    for each in ready:
+        groups.setdefault(each.epoch, []).append(each)
+    yield from groups.values()
+
+
+def _train(
+    team: Sequence[_Ready], engines: Sequence[Engine], why: str, listen: Callable[[Event], None]
+) -> dict[str, Exception]:
     """Train runs in step: each takes one event's worth of work in turn."""
     if len(team) > 1:
-        make_members([engine for _, engine in team if isinstance(engine, FusedEngine)])
-    errors = []
-    going = []
-    for run, engine in team:
-        start = _resume(run, engine, why)
-        going.append((run, engine, start))
-    seconds = seconds_per_step([engine for _, engine in team], team[0][0].spec)
+        make_members([engine for engine in engines if isinstance(engine, FusedEngine)])
+    for each, engine in zip(team, engines, strict=True):
+        if each.checkpoint is not None:
+            engine.load(each.checkpoint.tensors)
+    specs = tuple(each.made.spec for each in team)
+    seconds = seconds_per_step(engines, specs[0])
+    times: dict[int, dict[str, Any]] = {}
     working = []
-    for run, engine, start in going:
-        listen(replace(start, step_seconds=seconds, members=len(team)))
-        working.append((run, engine, _events(run, engine, start.epoch)))
+    for each, engine in zip(team, engines, strict=True):
+        start = Start(
+            run=Run(each.made.spec, each.folder),
+            subset=each.made.subset,
+            data=each.made.data,
+            engine=engine.name,
+            why=why,
+            device=str(engine.device),
+            epoch=each.epoch,
+            step_seconds=seconds,
+            team=specs,
+            notes=tuple(each.notes),
+        )
+        listen(start)
+        working.append((each.folder, engine, _events(start, engine, times)))
+    errors: dict[str, Exception] = {}
     while working:
         for member in list(working):
-            run, engine, events = member
+            folder, engine, events = member
             try:
                 event = next(events, None)
             except Exception as error:
-                _write_failure(run.folder, error)
-                errors.append(error)
+                _write_failure(folder, error)
+                errors[folder.id] = error
                 event = None
                 if isinstance(engine, FusedEngine):
                     engine.leave()
@@ -237,43 +333,16 @@ def _train(team: Sequence[tuple[Run, Engine]], why: str, listen: Callable[[Event
                 working.remove(member)
             elif not isinstance(event, Step) or member is working[-1]:
                 listen(event)
-    if errors:
-        raise errors[0]
+    return errors
 
 
-def _resume(run: Run, engine: Engine, why: str) -> Start:
-    """Load the last checkpoint and make the folder ready; what is known before the first step."""
-    folder = run.folder
-    checkpoint, notes = folder.load_checkpoint()
-    epoch = 0
-    if checkpoint is not None:
-        engine.load(checkpoint.tensors)
-        epoch = checkpoint.epoch
-        notes.append(f"resuming after epoch {epoch}")
-    folder.clear_result()
-    folder.truncate_metrics(epoch)
-    folder.record_session(
-        environment(engine.device) | {"engine": engine.name, "after_epoch": epoch, "notes": notes}
-    )
-    return Start(
-        run=run,
-        subset=engine.subset,
-        data=engine.data,
-        engine=engine.name,
-        why=why,
-        device=str(engine.device),
-        epoch=epoch,
-        step_seconds=0.0,
-        members=1,
-        notes=tuple(notes),
-    )
-
-
-def _events(run: Run, engine: Engine, epoch: int) -> Iterator[Event]:
-    """Train and write what happened, then say it."""
-    folder = run.folder
-    for event in train_epochs(engine, run.spec, epoch):
+def _events(start: Start, engine: Engine, times: dict[int, dict[str, Any]]) -> Iterator[Event]:
+    """Train and write what happened, then say it. times: an epoch's record of the team's first."""
+    folder = start.run.folder
+    for event in train_epochs(engine, start.run.spec, start.epoch):
         if isinstance(event, Epoch):
+            if start.members > 1:
+                event = _with_share(event, start, times)
             # The checkpoint comes last: where it is there, so are the metrics up to it.
             folder.append_metrics(event.record)
             folder.save_checkpoint(event.record["epoch"], engine.state())
@@ -282,6 +351,16 @@ def _events(run: Run, engine: Engine, epoch: int) -> Iterator[Event]:
     result = {key: value for key, value in records[-1].items() if not key.endswith("seconds")}
     result["seconds"] = round(sum(record["seconds"] for record in records), 3)
     folder.write_result({"status": "ok", **result})
+
+
+def _with_share(event: Epoch, start: Start, times: dict[int, dict[str, Any]]) -> Epoch:
+    """A member's epoch. Its seconds are its share of the team's, which the first member to end the
+    epoch has measured: the clocks of the others run on while the first evaluates all of them."""
+    first = times.setdefault(event.record["epoch"], event.record)
+    shares = {
+        key: round(first[key] / start.members, 3) for key in ("seconds", "evaluation_seconds")
+    }
+    return Epoch(event.record | shares, start.run.id)
 
 
 def _write_failure(folder: RunFolder, error: Exception) -> None:

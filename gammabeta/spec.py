@@ -11,6 +11,7 @@ import json
 import math
 import types
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -168,6 +169,15 @@ class RunSpec:
             if decider in changes and changes[decider] != values[decider]:
                 values.update(dict.fromkeys(table[values[decider]]))
         return RunSpec(**{**values, **_known(changes)})
+
+
+def differing(specs: Sequence[RunSpec]) -> list[str]:
+    """The fields in which specs are not all equal, in the order of RunSpec."""
+    return [
+        item.name
+        for item in fields(RunSpec)
+        if any(getattr(spec, item.name) != getattr(specs[0], item.name) for spec in specs)
+    ]
 
 
 _TYPES = typing.get_type_hints(RunSpec)

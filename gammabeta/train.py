@@ -24,9 +24,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Epoch:
-    """An epoch is over and evaluated. `record` is its line of metrics.jsonl."""
+    """An epoch is over and evaluated. `record` is its line of metrics.jsonl; `run` the id of the
+    run where several train in step."""
 
     record: dict[str, Any]
+    run: str | None = None
 
 
 def train_epochs(engine: Engine, spec: RunSpec, first_epoch: int) -> Iterator[Step | Epoch]:

@@ -87,7 +87,7 @@ def test_every_module_can_be_imported():
 def test_the_public_names():
     assert sorted(gammabeta.__all__) == [
         "GammabetaError", "InputError", "Run", "RunError", "RunSpec", "Subset", "Verdict",
-        "__version__", "create_model", "load_run", "progress", "select", "train",
+        "__version__", "create_model", "load_run", "progress", "select", "train", "train_members",
     ]  # fmt: skip
     assert all(hasattr(gammabeta, name) for name in gammabeta.__all__)
 

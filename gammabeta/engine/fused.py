@@ -67,6 +67,7 @@ class FusedEngine:
         self.team.ask(self, (start, stop, factor))
 
     def totals(self) -> tuple[float, float]:
+        self.team.check()
         return self.sums.mean()
 
     def leave(self) -> None:
@@ -174,6 +175,7 @@ class _Team:
         )
         self.has_velocity = False
         self._asked: dict[int, tuple[int, int, float]] = {}
+        self._error: Exception | None = None
         self._left: set[int] = set()
         self._evaluated: list[dict[str, float]] = []
         for row, member in enumerate(members):
@@ -185,6 +187,12 @@ class _Team:
         """A member wants to take a step; all do once the last has asked."""
         self._asked[member.row] = step
         self._step_if_all_asked()
+        self.check()
+
+    def check(self) -> None:
+        """A step that failed failed for every member: none may go on as if it had been taken."""
+        if self._error is not None:
+            raise self._error
 
     def leave(self, member: FusedEngine) -> None:
         self._left.add(member.row)
@@ -193,12 +201,15 @@ class _Team:
 
     def _step_if_all_asked(self) -> None:
         steps = set(self._asked.values())
-        if not steps or len(self._asked) + len(self._left) < len(self.members):
+        if self._error or not steps or len(self._asked) + len(self._left) < len(self.members):
             return
         if len(steps) > 1:
             raise RuntimeError(f"members asked for different steps: {sorted(steps)}")
         self._asked.clear()
-        self._step(*steps.pop())
+        try:
+            self._step(*steps.pop())
+        except Exception as error:
+            self._error = error
 
     @torch.no_grad()
     def _step(self, start: int, stop: int, factor: float) -> None:
