@@ -1,0 +1,13 @@
+"""Contenders for one training step side by side: times, memory, and how far from the floor."""
+
+from gammabeta.bench.case import Case
+from gammabeta.bench.contenders import BASE, CONTENDERS
+from gammabeta.bench.floors import CONVOLUTIONS
+from gammabeta.bench.request import PRECISIONS, choose_contenders, make_case, possible
+from gammabeta.bench.rounds import FEWEST, measure
+from gammabeta.bench.show import bench_lines, bench_table, faults
+
+__all__ = [
+    "BASE", "CONTENDERS", "CONVOLUTIONS", "FEWEST", "PRECISIONS", "Case", "bench_lines",
+    "bench_table", "choose_contenders", "faults", "make_case", "measure", "possible",
+]  # fmt: skip

@@ -1,0 +1,75 @@
+"""The result of `measure` for a reader: a table, and what it means in a few lines."""
+
+from typing import Any
+
+from rich.table import Table
+
+from gammabeta.bench.contenders import BASE, CONTENDERS
+from gammabeta.bench.floors import CONVOLUTIONS
+
+_COLUMNS = ("ms a step", "least", "most", "images/s", f"x {BASE} fp32", "kept MiB", "peak MiB",
+            "x floor", "first step s")  # fmt: skip
+
+
+def bench_table(result: dict[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("contender")
+    table.add_column("precision")
+    for column in _COLUMNS:
+        table.add_column(column, justify="right")
+    for row in result["rows"]:
+        table.add_row(row["contender"], row["precision"], *cells(row))
+    return table
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    """One row's cells, or a dash for what was not measured, in the order of the columns."""
+    ratio = row["ratio"] and row["ratio"][0]
+    return [
+        *(number(row[key], 4) for key in ("median_ms", "min_ms", "max_ms")),
+        number(row["images_per_second"], 4),
+        number(ratio, 3),
+        *(number(row[key] and row[key] / 2**20, 4) for key in ("saved_bytes", "peak_bytes")),
+        number(row["distance"], 3),
+        number(row["compile_s"], 2),
+    ]
+
+
+def number(value: float | None, digits: int) -> str:
+    """With `digits` significant digits, and never as a power of ten."""
+    if value is None:
+        return "-"
+    text = f"{value:.{digits}g}"
+    return f"{float(text):,.0f}" if abs(float(text)) >= 10 ** (digits - 1) else text
+
+
+def bench_lines(result: dict[str, Any]) -> list[str]:
+    """What was measured, and how to read the table."""
+    where = result["environment"]
+    names = dict.fromkeys(row["contender"] for row in result["rows"])
+    threads = f"{where['threads']} thread{'' if where['threads'] == 1 else 's'}"
+    lines = [
+        f"{result['model']}, {result['trainable']}, batch {result['batch']}, images of "
+        f"{result['image']} x {result['image']}; {where['hardware']}, {threads}, "
+        f"torch {where['torch']}",
+        *(f"{name:18} {CONTENDERS[name].what}" for name in names if name in CONTENDERS),
+        f"{CONVOLUTIONS:18} the network's convolutions alone, forward and gradients",
+    ]
+    if result["moved_bytes"] and result["copy_gb_s"] and any(result["moved_bytes"].values()):
+        floor = f"then its bytes at the {result['copy_gb_s']:g} GB/s of a copy"
+        lines.append(f"{'floor':18} the convolutions alone, {floor}")
+    else:
+        lines.append(f"{'floor':18} the convolutions alone")
+    lines.append("A step: forward, backward, optimizer, on a batch that is ready on the device.")
+    if result["peak"]:
+        lines.append(f"Peak: {result['peak']}.")
+    return lines
+
+
+def faults(result: dict[str, Any]) -> list[str]:
+    """Why some rows do not count, a line each."""
+    return [
+        f"{row['contender']} {row['precision']}: {row['wrong'] or row['error']}"
+        for row in result["rows"]
+        if row["wrong"] or row["error"]
+    ]
