@@ -8,6 +8,10 @@ from run_folders import INPUTS, SPEC
 
 from gammabeta.store import RunFolder
 
+# Without a GPU the Triton kernels run in Triton's interpreter. It looks when triton is imported.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gammabeta.fused.optimiser import sgd
 from gammabeta.fused.plan import Block, Layer, Plan
 
 
@@ -224,6 +225,18 @@ class Program:
             self.dweight.copy_(dlogits.mT @ features)
             self.dbias.copy_(dlogits.sum(1))
         return loss, (logits.argmax(-1) == labels).sum(-1), dlogits @ self.head_weight
+
+    def optimise(
+        self,
+        velocity: Tensor,
+        rate: Tensor,
+        decay: Tensor,
+        factor: Tensor,
+        momentum: float,
+        nesterov: bool,
+    ) -> None:
+        """One step of SGD (optimiser.py) on `values`. factor: (1,), on the device."""
+        sgd(self.values, self.gradient, velocity, rate, decay, factor, momentum, nesterov)
 
     def _linear(self, features: Tensor) -> Tensor:
         return features @ self.head_weight.mT + self.head_bias[:, None]
