@@ -1,67 +1,30 @@
 """Runs that train in step are what they would be alone, each in a folder of its own."""
 
-import dataclasses
 import os
 import signal
 import time
 
 import numpy as np
 import pytest
-import torch
+from few import ON, SPEC, assert_equal, few_images, stop_at
 
-from gammabeta import InputError, RunError, RunSpec, load_run, train, train_members
-from gammabeta.data import Split, load_dataset
+from gammabeta import InputError, RunError, load_run, train, train_members
 from gammabeta.engine.fused import FusedEngine
 from gammabeta.run import Start
 from gammabeta.store import RunFolder
 from gammabeta.train import Epoch, Step
 
-SPEC = RunSpec(
-    model="cifar_resnet_8_4",
-    data="synthetic",
-    epochs=3,
-    batch_size=32,
-    subsample=70,
-    crop_padding=2,
-)
-ON = {"engine": "fused", "device": "cpu"}
 RATES = [SPEC.replace(lr=lr) for lr in (0.1, 0.01, 0.3)]
 MIXED = [SPEC, SPEC.replace(seed=1, norm_init="ones"), SPEC.replace(seed=2, random_labels=0.5)]
 
 
 @pytest.fixture(autouse=True)
 def _quick(quick, monkeypatch):
-    """Few test images too: three epochs in half a second."""
-    whole = load_dataset("synthetic")
-    test = Split(whole.test.images[:50], whole.test.labels[:50])
-    data = dataclasses.replace(whole, test=test)
-    monkeypatch.setattr("gammabeta.build.load_dataset", lambda *_: data)
+    few_images(monkeypatch)
 
 
 def together(specs, folder, **keywords):
     return train_members(specs, folder, **ON, **keywords)
-
-
-def assert_equal(one, two):
-    """Up to rounding, and the clock."""
-    assert (one.id, one.spec, one.folder.inputs) == (two.id, two.spec, two.folder.inputs)
-    assert len(one.metrics) == len(two.metrics) == one.spec.epochs
-    for ours, theirs in zip([*one.metrics, one.result], [*two.metrics, two.result], strict=True):
-        assert ours.keys() == theirs.keys()
-        for key, value in ours.items():
-            if not key.endswith("seconds"):
-                assert theirs[key] == (
-                    value if key == "status" else pytest.approx(value, rel=1e-4)
-                ), key
-    states = [run.folder.load_checkpoint()[0].tensors for run in (one, two)]
-    assert states[0].keys() == states[1].keys()
-    for name, value in states[0].items():
-        torch.testing.assert_close(value, states[1][name], rtol=1e-3, atol=1e-4)
-    files = [
-        {str(path.relative_to(run.folder.path)) for path in run.folder.path.rglob("*")}
-        for run in (one, two)
-    ]
-    assert files[0] == files[1]
 
 
 @pytest.mark.parametrize("specs", [RATES, MIXED], ids=["one backbone", "three"])
@@ -101,19 +64,6 @@ def test_a_members_seconds_are_its_share(tmp_path):
     assert 0 < spent < wall  # the rest is building, timing and writing
     alone = train(SPEC.replace(seed=5), tmp_path, **ON)
     assert alone.folder.env["sessions"][0]["members"] == 1
-
-
-def stop_at(epoch, place=0):
-    """A listener that presses Ctrl-C after so many members have ended this epoch."""
-    seen = []
-
-    def listen(event):
-        if isinstance(event, Epoch) and event.record["epoch"] == epoch:
-            seen.append(event)
-            if len(seen) > place:
-                raise KeyboardInterrupt
-
-    return listen
 
 
 @pytest.mark.parametrize("place", [0, 2], ids=["one is ahead", "all as far"])
@@ -162,14 +112,17 @@ def test_killed_at_random_moments_is_as_never_killed(tmp_path):
 WILD = SPEC.replace(lr=1e30, trainable="bn+output")  # of all, only the fused engine trains these
 
 
-def test_a_member_that_fails_does_not_stop_the_others(tmp_path):
-    specs = [WILD.replace(lr=0.1), WILD, WILD.replace(lr=0.01)]
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_member_that_fails_does_not_stop_the_others(tmp_path, place):
+    specs = [WILD.replace(lr=0.1), WILD.replace(lr=0.01)]
+    specs.insert(place, WILD)
     with pytest.raises(RunError, match=r"loss became .* try a smaller --lr"):
         together(specs, tmp_path / "together")
     runs = [load_run(tmp_path / "together" / spec.id) for spec in specs]
-    assert [run.result["status"] for run in runs] == ["ok", "failed", "ok"]
-    assert "try a smaller" in runs[1].result["error"]
-    for run in (runs[0], runs[2]):
+    failed = runs.pop(place)
+    assert failed.result["status"] == "failed"
+    assert "try a smaller" in failed.result["error"]
+    for run in runs:
         assert_equal(run, train(run.spec, tmp_path / "alone", **ON))
     events = []
     with pytest.raises(RunError, match="try a smaller"):  # it alone is tried again

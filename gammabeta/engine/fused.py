@@ -213,7 +213,9 @@ class _Team:
 
     @torch.no_grad()
     def _step(self, start: int, stop: int, factor: float) -> None:
-        wanted = self.members[:1] if self.shared else self.members
+        # The batch they share is that of one who is still there: who left knows no later epoch.
+        going = [each for each in self.members if each.row not in self._left]
+        wanted = going[:1] if self.shared else self.members
         images = torch.stack([self._nhwc(each.batches.images(start, stop)) for each in wanted])
         labels = torch.stack([each.batches.labels(start, stop) for each in self.members])
         loss, correct = self.program.step(images, labels, self.spec.label_smoothing)
