@@ -228,9 +228,8 @@ def _add_bench(commands: Any) -> None:
     parser.add_argument("--model", default="cifar_resnet_14", help="the network (cifar_resnet_14)")
     parser.add_argument("--trainable", default="bn", metavar="SUBSET", help="what trains (bn)")
     parser.add_argument(
-        "--precision", choices=["fp32", "bf16", "both"], default="both", metavar="PRECISION",
-        help="fp32, bf16 or both (both)",
-    )  # fmt: skip
+        "--precision", default="both", metavar="PRECISION", help="fp32, bf16 or both (both)"
+    )
     parser.add_argument(
         "--batch-size", type=reader("batch_size"), metavar="N",
         help="images a step (128; ImageNet networks on a CPU: 8)",
@@ -261,7 +260,8 @@ def _bench(options: argparse.Namespace) -> None:
     out = None if options.out is None else Path(options.out)
     if out is not None and (out.is_dir() or not out.parent.is_dir()):
         raise InputError(f"{out} cannot be written: name a file in a folder that exists", "out")
-    precisions = bench.PRECISIONS if options.precision == "both" else [options.precision]
+    with about("precision"):
+        precisions = bench.choose_precisions(options.precision)
     result = bench.measure(
         case, contenders, precisions, repeats=options.repeats, memory=options.memory,
         say=lambda line: print(line, file=sys.stderr),

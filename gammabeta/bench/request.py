@@ -7,13 +7,13 @@ import torch
 from gammabeta.bench.case import Case
 from gammabeta.bench.contenders import CONTENDERS
 from gammabeta.bench.rounds import check_contenders
-from gammabeta.errors import InputError, about
+from gammabeta.errors import InputError, about, suggest
 from gammabeta.models import architecture
 from gammabeta.names import parse_name
 from gammabeta.spec import RunSpec
 from gammabeta.subset import select
 
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = {"fp32": ["fp32"], "bf16": ["bf16"], "both": ["fp32", "bf16"]}
 _TUNES = "torch-compile-max"  # for minutes, so only when asked for
 
 
@@ -30,6 +30,13 @@ def make_case(model: str, trainable: str, batch: int | None, device: torch.devic
         if not select(architecture(spec.model), spec.trainable).count:
             raise InputError("nothing trains, so no step can be timed: write for example bn")
     return Case(spec.model, spec.trainable, "fp32", batch, device)
+
+
+def choose_precisions(text: str) -> list[str]:
+    """fp32, bf16, or both of them."""
+    if text not in PRECISIONS:
+        raise InputError(f"unknown precision '{text}': {suggest(text, PRECISIONS)}")
+    return PRECISIONS[text]
 
 
 def choose_contenders(text: str | None, case: Case) -> list[str]:
