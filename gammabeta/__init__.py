@@ -14,6 +14,7 @@ from gammabeta.models import create_model
 from gammabeta.run import Run, load_run, train, train_members
 from gammabeta.spec import RunSpec
 from gammabeta.subset import Subset, Verdict, select
+from gammabeta.sweep import grid, sweep
 from gammabeta.version import __version__
 
 __all__ = [
@@ -26,9 +27,11 @@ __all__ = [
     "Verdict",
     "__version__",
     "create_model",
+    "grid",
     "load_run",
     "progress",
     "select",
+    "sweep",
     "train",
     "train_members",
 ]

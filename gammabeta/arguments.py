@@ -7,6 +7,7 @@ library: a wrong use must give exactly one line.
 import argparse
 import contextlib
 import json
+import math
 import re
 import typing
 from dataclasses import fields
@@ -20,7 +21,10 @@ from gammabeta.names import parse_name
 from gammabeta.spec import RunSpec
 
 FIELDS = tuple(item.name for item in fields(RunSpec))
-_EXECUTION = ("runs", "data_dir", "engine", "device")  # arguments of `train`; the defaults are its
+# Arguments of `train` and `sweep`; the defaults are theirs.
+_EXECUTION = ("runs", "data_dir", "engine", "device", "in_step")
+_ON_OFF = ("nesterov", "flip")
+_MOST = 10_000  # runs of one command
 
 
 class Parser(argparse.ArgumentParser):
@@ -62,6 +66,10 @@ def with_source(error: InputError, options: dict[str, Any]) -> str:
     text, name = str(error), error.about
     if name is None:
         return text
+    if name in (field for field, _ in options.get("members") or ()):
+        return f"--members: {text}"
+    if name == "seed" and "seeds" in options:
+        return f"--seeds: {text}"
     if name in FIELDS and name not in options and options.get("spec") is not None:
         return f"{options['spec']}: {text}"
     renamed, count = re.subn(rf"^{name}\b", as_flag(name), text)
@@ -116,7 +124,7 @@ def add_spec(parser: Any) -> None:
     )
     science = parser.add_argument_group("what is trained (default: the paper's CIFAR-10 recipe)")
     for item in fields(RunSpec):
-        if item.name in ("nesterov", "flip"):
+        if item.name in _ON_OFF:
             keywords: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
         else:
             keywords = {"type": reader(item.name), "metavar": _metavar(item.name)}
@@ -130,6 +138,32 @@ def add_spec(parser: Any) -> None:
         help="where the data set's files are (default: $GAMMABETA_DATA)",
     )
     add_execution(how)
+    how.add_argument(
+        "--in-step",
+        type=int,
+        default=argparse.SUPPRESS,
+        metavar="N",
+        help="of several runs: how many train in step, in one program, at most (32)",
+    )
+
+
+def add_seeds(parser: Any) -> None:
+    text = "one run for each seed: 0-4, 0,3,7 or 0-2,9"
+    parser.add_argument(
+        "--seeds", type=_read_seeds, default=argparse.SUPPRESS, metavar="LIST", help=text
+    )
+
+
+def add_members(parser: Any) -> None:
+    parser.add_argument(
+        "--members",
+        action="append",
+        type=_read_axis,
+        default=[],
+        metavar="FIELD=VALUES",
+        help="one run for each value, as in lr=0.01,0.1 or seed=0-4; between values that have "
+        "commas themselves write a semicolon; given more than once: every combination",
+    )
 
 
 def _metavar(name: str) -> str:
@@ -174,10 +208,82 @@ def _wanted(name: str, kind: Any) -> str:
     return "a number" if kind is float else "a whole number"
 
 
+def _read_seeds(text: str) -> list[int]:
+    """0-2,9 -> [0, 1, 2, 9]"""
+    found: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        if not re.fullmatch(r"\d{1,19}(-\d{1,19})?", part.strip(), re.ASCII):
+            raise argparse.ArgumentTypeError(
+                f"'{part}' is no seed and no range of seeds: write for example 0-4 or 0,3,7"
+            )
+        low, high = int(first), int(last or first)
+        if low > high:
+            raise argparse.ArgumentTypeError(f"'{part}' runs backwards: write {high}-{low}")
+        if high - low + len(found) >= _MOST:
+            raise argparse.ArgumentTypeError(f"'{text}' is more than {_MOST:,} seeds: write fewer")
+        found += range(low, high + 1)
+    return found
+
+
+def _read_axis(text: str) -> tuple[str, list[Any]]:
+    """lr=0.01,0.1 -> ("lr", [0.01, 0.1]). Values are read as the field's own flag reads one."""
+    name, equals, listed = text.partition("=")
+    name = name.strip().removeprefix("--").replace("-", "_")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"'{text}' has no values: write for example lr=0.01,0.1")
+    if name not in FIELDS:
+        raise argparse.ArgumentTypeError(f"unknown field '{name}': {suggest(name, FIELDS)}")
+    if not listed:
+        raise argparse.ArgumentTypeError(f"'{text}' has no values: write at least one behind the =")
+    if name == "seed":
+        return name, _read_seeds(listed)
+    read = _read_on_off if name in _ON_OFF else reader(name)
+    kind = typing.get_type_hints(RunSpec)[name]
+    commas = typing.get_origin(kind) is tuple or ";" in listed  # within a value
+    try:
+        return name, [read(value) for value in listed.split(";" if commas else ",")]
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{name}: {error}") from None
+
+
+def _read_on_off(text: str) -> bool:
+    known = {"yes": True, "true": True, "no": False, "false": False}
+    if text not in known:
+        raise argparse.ArgumentTypeError(f"'{text}' is not yes or no")
+    return known[text]
+
+
+def read_specs(options: argparse.Namespace) -> tuple[list[RunSpec], list[str]]:
+    """The specs of --members and --seeds, and the fields that these vary."""
+    from gammabeta.sweep import grid
+
+    given = [(name, f"--members {name}", values) for name, values in vars(options)["members"]]
+    if "seeds" in options:
+        given.append(("seed", "--seeds", options.seeds))
+    axes = {name: values for name, _, values in given}
+    given += [(name, as_flag(name), []) for name in FIELDS if name in options]
+    for name in axes:
+        by = [flag for each, flag, _ in given if each == name]
+        if len(by) > 1:
+            raise InputError(f"{name} is given twice, by {' and '.join(by)}: write one of them")
+    if math.prod(len(values) for values in axes.values()) > _MOST:
+        raise InputError(f"--members and --seeds make over {_MOST:,} runs: write fewer")
+    base, flags = _read_base(options)
+    # A flag is one more list, of one value: so it goes before what would follow from a member's.
+    return grid(base, {name: [value] for name, value in flags.items()} | axes), list(axes)
+
+
 def read_spec(options: argparse.Namespace) -> RunSpec:
+    base, changes = _read_base(options)
+    return base.replace(**changes)
+
+
+def _read_base(options: argparse.Namespace) -> tuple[RunSpec, dict[str, Any]]:
+    """The spec to start from, and what flags change of it."""
     changes = {name: value for name, value in vars(options).items() if name in FIELDS}
     if options.spec is None:
-        return RunSpec.from_dict(changes)
+        return RunSpec(), changes
     try:
         spec = RunSpec.from_dict(json.loads(Path(options.spec).read_text(encoding="utf-8")))
     except OSError as error:
@@ -187,4 +293,4 @@ def read_spec(options: argparse.Namespace) -> RunSpec:
         raise InputError(f"{options.spec}: {error}") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{options.spec}: this is no JSON ({error})") from None
-    return spec.replace(**changes)
+    return spec, changes

@@ -17,12 +17,15 @@ from gammabeta.arguments import (
     Parser,
     add_command,
     add_execution,
+    add_members,
     add_runs_folder,
+    add_seeds,
     add_spec,
     as_flag,
     execution,
     finish,
     read_spec,
+    read_specs,
     reader,
     runs_folder,
     with_source,
@@ -75,6 +78,7 @@ def _parser() -> Parser:
     parser.set_defaults(command=lambda options: parser.print_help())
     _add_demo(commands)
     _add_train(commands)
+    _add_sweep(commands)
     _add_runs(commands)
     _add_models(commands)
     _add_report(commands)
@@ -116,6 +120,8 @@ def _demo(options: argparse.Namespace) -> None:
 def _add_train(commands: Any) -> None:
     parser = add_command(commands, "train", _train, "train one run, or resume it")
     add_spec(parser)
+    add_seeds(parser)
+    parser.set_defaults(members=[])
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument(
         "--print-spec", action="store_true", help="print the resolved spec and its id, do not run"
@@ -124,17 +130,20 @@ def _add_train(commands: Any) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
+    if "seeds" in options and not options.print_spec:
+        _train_many(options)
+        return
+    if "seeds" in options:
+        raise InputError("--print-spec prints one spec: leave out --seeds, or write --seed")
+    if "in_step" in options:
+        raise InputError("--in-step belongs to several runs: leave it out, or write --seeds")
     spec = read_spec(options)
     if options.print_spec:
-        from gammabeta.build import check_roles
-        from gammabeta.models import architecture
-        from gammabeta.subset import select
+        from gammabeta.build import check_network
 
         if idle := ", ".join(as_flag(name) for name in execution(options)):
             raise InputError(f"--print-spec runs nothing: leave out {idle}")
-        with about("trainable"):
-            subset = select(architecture(spec.model), spec.trainable)
-        check_roles(spec, subset)
+        check_network(spec)
         shown = json.dumps(spec.to_dict(), indent=1, sort_keys=True)
         print(shown if options.json else f"id {spec.id}\n{shown}")
         return
@@ -148,6 +157,61 @@ def _train(options: argparse.Namespace) -> None:
         print(json.dumps(result_dict(run), indent=1))
     else:
         print_result(run)
+
+
+def _add_sweep(commands: Any) -> None:
+    text = "train one run for each combination of values, many in step where they can"
+    parser = add_command(commands, "sweep", _sweep, text)
+    add_members(parser)
+    add_spec(parser)
+    add_seeds(parser)
+    parser.add_argument("--json", action="store_true", help="print the results as JSON")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print which runs there would be, do not run"
+    )
+    finish(parser)
+
+
+def _sweep(options: argparse.Namespace) -> None:
+    if not options.members and "seeds" not in options:
+        raise InputError("a sweep of what? write for example --members lr=0.01,0.1")
+    if options.dry_run:
+        _print_plan(options)
+    else:
+        _train_many(options)
+
+
+def _print_plan(options: argparse.Namespace) -> None:
+    from gammabeta.display import print_plan
+    from gammabeta.run import waiting
+    from gammabeta.sweep import check_networks, teams
+
+    specs, varied = read_specs(options)
+    how = execution(options)
+    runs = runs_folder(options)
+    left = waiting(specs, runs)
+    check_networks(left)
+    chosen = {name: how[name] for name in ("engine", "device", "in_step") if name in how}
+    print_plan(specs, teams(left, **chosen), varied, runs, options.json)
+
+
+def _train_many(options: argparse.Namespace) -> None:
+    from gammabeta.display import print_sweep
+    from gammabeta.listen import TrainDisplay
+    from gammabeta.run import waiting
+    from gammabeta.sweep import sweep
+
+    specs, varied = read_specs(options)
+    runs = runs_folder(options)
+    failure = None
+    with TrainDisplay(len(waiting(specs, runs))) as display:
+        try:
+            sweep(specs, **execution(options), listen=display)
+        except RunError as error:  # what went well is shown before it
+            failure = error
+    print_sweep(specs, varied, runs, options.json)
+    if failure is not None:
+        raise failure
 
 
 def _add_runs(commands: Any) -> None:

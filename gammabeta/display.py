@@ -3,7 +3,7 @@
 import json
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
@@ -11,12 +11,13 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.table import Table
 
-from gammabeta.analysis import plain, run_rows
+from gammabeta.analysis import plain, run_rows, spread
 from gammabeta.models import architecture
 from gammabeta.names import PAPER_NETWORKS
 from gammabeta.paper import published_accuracy
 from gammabeta.roles import roles
 from gammabeta.run import Run, load_run
+from gammabeta.spec import RunSpec
 from gammabeta.store import RunFolder
 from gammabeta.subset import Verdict
 
@@ -111,6 +112,80 @@ def print_demo(runs: list[Run], as_json: bool) -> None:
         accuracy, seconds = percent(row["test_accuracy"]), f"{row['seconds']:.1f}"
         table.add_row(row["trainable"], f"{row['trained']:,}", share, accuracy, seconds)
     make_console(sys.stdout).print(table)
+
+
+def print_sweep(specs: Sequence[RunSpec], varied: Sequence[str], root: Path, as_json: bool) -> None:
+    """What came of each run, in the order of `specs`; of nothing but seeds also the mean."""
+    found = [spec for spec in specs if (root / spec.id).exists()]
+    runs = [load_run(root / spec.id) for spec in found]
+    if as_json:
+        shown = [{"status": run.folder.status} | result_dict(run) for run in runs]
+        print(json.dumps(shown, indent=1))
+        return
+    table = Table(box=None, pad_edge=False)
+    for name in (*varied, "test accuracy", "seconds"):
+        table.add_column(name, justify="right")
+    table.add_column("id")
+    rows = run_rows(run.folder for run in runs)
+    for spec, row in zip(found, rows, strict=True):
+        good = row.status == "ok"
+        accuracy = percent(row.test_accuracy) if good else row.status
+        seconds = f"{row.seconds:.1f}" if good and row.seconds is not None else "-"
+        table.add_row(*spec_values(spec, varied), accuracy, seconds, row.id)
+    done = [row for row in rows if row.status == "ok"]
+    accuracies = spread(row.test_accuracy for row in done)
+    times = spread(row.seconds for row in done)
+    if list(varied) == ["seed"] and len(done) > 1 and accuracies and times:
+        for name in ("mean", "low", "high"):
+            accuracy = percent(getattr(accuracies, name))
+            table.add_row(name, accuracy, f"{getattr(times, name):.1f}", "")
+    make_console(sys.stdout).print(table)
+
+
+def print_plan(
+    specs: Sequence[RunSpec],
+    teams: Sequence[Sequence[RunSpec]],
+    varied: Sequence[str],
+    root: Path,
+    as_json: bool,
+) -> None:
+    """Which runs a sweep consists of, what is there of them, and which train in step."""
+    places = {spec.id: number for number, team in enumerate(teams, start=1) for spec in team}
+    together = {spec.id for team in teams if len(team) > 1 for spec in team}
+    rows: list[dict[str, Any]] = [
+        {
+            "id": spec.id,
+            "status": "new" if folder is None else folder.status,
+            "team": places.get(spec.id),
+            "spec": spec.to_dict(),
+        }
+        for spec in specs
+        for folder in [RunFolder.find(root, spec.id, spec.to_dict())]
+    ]
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    table = Table(box=None, pad_edge=False)
+    for name in varied:
+        table.add_column(name, justify="right")
+    for name in ("id", "status", "trains"):
+        table.add_column(name)
+    for spec, row in zip(specs, rows, strict=True):
+        how = f"in team {row['team']}" if spec.id in together else "alone"
+        values = spec_values(spec, varied)
+        table.add_row(*values, spec.id, row["status"], how if spec.id in places else "-")
+    make_console(sys.stdout).print(table)
+    left, alone = len(places), len(places) - len(together)
+    parts = [f"{len(team)} in team {places[team[0].id]}" for team in teams if len(team) > 1]
+    parts += [f"{alone} alone"] * (alone > 0)
+    told = f"{left} of {counted(len(specs), 'run')} to train"
+    print(": ".join([told, *[", ".join(parts)] * (left > 0)]))
+
+
+def spec_values(spec: RunSpec, names: Iterable[str]) -> list[str]:
+    """Fields of a spec as a reader would write them."""
+    values = spec.to_dict()
+    return [plain(values[name]) for name in names]
 
 
 def print_runs(folders: list[RunFolder], root: Path, as_json: bool) -> None:

@@ -6,14 +6,20 @@ Python.
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from gammabeta.analysis import plain
-from gammabeta.display import counted, duration, make_console, percent, subset_table
+from gammabeta.display import (
+    counted,
+    duration,
+    make_console,
+    percent,
+    spec_values,
+    subset_table,
+)
 from gammabeta.run import Event, Start
 from gammabeta.spec import RunSpec, differing
 from gammabeta.train import Epoch, Step
@@ -173,12 +179,10 @@ def print_start(console: Console, event: Start) -> None:
 
 
 def print_other(console: Console, event: Start, known: RunSpec) -> None:
-    """A run in one line: in what it is unlike `known`, and for the first of a team how long."""
+    """A run in one line: in what it is unlike `known` or its team, and for the first how long."""
     spec = event.run.spec
-    fields = differing((known, spec))
-    if spec == event.team[0]:
-        fields = [*dict.fromkeys((*fields, *differing(event.team)))]
-    told = [", ".join(_values(spec, fields))]
+    fields = dict.fromkeys((*differing((known, spec)), *differing(event.team)))
+    told = [", ".join(_values(spec, list(fields)))]
     if spec == event.team[0]:
         together = "" if event.members == 1 else f"{event.members} in step, "
         told.append(f"{together}about {_expected(event)}")
@@ -195,9 +199,8 @@ def _alike(one: Start, other: Start) -> bool:
     return now == then
 
 
-def _values(spec: RunSpec, names: Iterable[str]) -> list[str]:
-    values = spec.to_dict()
-    return [f"{name}={plain(values[name])}" for name in names]
+def _values(spec: RunSpec, names: Sequence[str]) -> list[str]:
+    return [f"{name}={value}" for name, value in zip(names, spec_values(spec, names), strict=True)]
 
 
 def _steps(event: Start) -> int:

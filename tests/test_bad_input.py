@@ -145,6 +145,46 @@ WORDS = [
     ("train --print-spec --data-dir x", "--print-spec runs nothing: leave out --data-dir"),
     ("train --print-spec --engine eager --device cpu", "leave out --engine, --device"),
     ("train --print-spec --runs runs", "leave out --runs"),
+    ("train --seeds x", "'x' is no seed and no range of seeds: write for example 0-4 or 0,3,7"),
+    ("train --seeds 0,,1", "'' is no seed"),
+    ("train --seeds 0--2", "'0--2' is no seed"),
+    ("train --seeds -1", "'-1' is no seed"),
+    ("train --seeds=", "write for example 0-4"),
+    ("train --seeds 4-0", "'4-0' runs backwards: write 0-4"),
+    ("train --seeds 0-99999999999999999", "more than 10,000 seeds"),
+    ("train --seeds " + "9" * 19, "--seeds: seed is 1e+19"),
+    ("train --seeds 0-2 --seed 1", "seed is given twice, by --seeds and --seed: write one"),
+    ("train --seeds 0-2 --print-spec", "--print-spec prints one spec: leave out --seeds"),
+    ("train --seeds 0-2 --lr -1", "--lr is -1"),
+    ("train --seeds 0-2 --in-step 0", "--in-step is 0: write 1 or more"),
+    ("train --seeds 0-2 --in-step x", "'x'"),
+    ("train --seeds 0-2 --device gpu", "--device: unknown device"),
+    ("train --seeds 0-2 --runs=", "has no name"),
+    ("train --in-step 2", "--in-step belongs to several runs: leave it out, or write --seeds"),
+    ("train --members lr=1", "unknown argument '--members'"),
+    ("sweep", "a sweep of what? write for example --members lr=0.01,0.1"),
+    ("sweep --members", "expected one argument"),
+    ("sweep --members lr", "'lr' has no values: write for example lr=0.01,0.1"),
+    ("sweep --members lr=", "'lr=' has no values: write at least one"),
+    ("sweep --members weight_dekay=0", "unknown field 'weight_dekay': did you mean weight_decay "),
+    ("sweep --members lr=0.1,fast", "lr: 'fast' is not a number"),
+    ("sweep --members lr=0.1,-1", "--members: lr is -1: write a value of at least 0"),
+    ("sweep --members flip=yes,maybe", "flip: 'maybe' is not yes or no"),
+    ("sweep --members seed=2-1", "'2-1' runs backwards: write 1-2"),
+    ("sweep --members drops=1/2,3/4;3/4,1/2", "--members: drops must rise"),
+    ("sweep --members lr-by-role=output=1;beta=1", "names 'output', of which nothing trains"),
+    ("sweep --members trainable=bn,bm", "did you mean bn"),
+    ("sweep --members trainable=bn,name:x", "--members: 'name:x' selects nothing here"),
+    ("sweep --members trainable=bn,name:x --dry-run", "--members: 'name:x' selects nothing here"),
+    ("sweep --members batch-size=32,4096", "--members: batch_size 4096 is larger than the 2048"),
+    ("sweep --members lr=1 --members lr=2", "lr is given twice, by --members lr and --members lr"),
+    ("sweep --members lr=1 --lr 2", "lr is given twice, by --members lr and --lr: write one"),
+    ("sweep --seeds 0-1 --members seed=2", "seed is given twice, by --members seed and --seeds"),
+    ("sweep --seeds 0-999 --members lr=1,2,3,4,5,6,7,8,9,10,11", "make over 10,000 runs"),
+    ("sweep --seeds 0-1 --engine fused --trainable all", "the fused engine cannot run this"),
+    ("sweep --seeds 0-1 --print-spec", "unknown argument '--print-spec'"),
+    ("sweep --seeds 0-1 --spec missing.json", "--spec: cannot read missing.json"),
+    ("sweep --members lr=0.1 --data-dir somewhere", "needs no files"),
 ]  # fmt: skip
 
 
@@ -152,7 +192,7 @@ WORDS = [
 def test_wrong_words(line, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     words = line.split()
-    defaults = [] if words[0] != "train" else list(SMALL)
+    defaults = list(SMALL) if words[0] in ("train", "sweep") else []
     for flag in ("--data", "--model", "--epochs"):
         if flag in words and flag in defaults:  # the wrong value replaces the good one
             del defaults[defaults.index(flag) : defaults.index(flag) + 2]

@@ -17,7 +17,7 @@ LEVELS = {
     "engine": 3,
     "train": 4, "build": 4,
     "run": 5,
-    "analysis": 6, "bench": 6,
+    "analysis": 6, "bench": 6, "sweep": 6,
     "demo": 7, "paper": 7,
     "figures": 8, "sentences": 8, "report": 8.1,
     "display": 8.5, "listen": 8.6, "arguments": 8.7, "cli": 9, "__main__": 10,
@@ -87,7 +87,8 @@ def test_every_module_can_be_imported():
 def test_the_public_names():
     assert sorted(gammabeta.__all__) == [
         "GammabetaError", "InputError", "Run", "RunError", "RunSpec", "Subset", "Verdict",
-        "__version__", "create_model", "load_run", "progress", "select", "train", "train_members",
+        "__version__", "create_model", "grid", "load_run", "progress", "select", "sweep", "train",
+        "train_members",
     ]  # fmt: skip
     assert all(hasattr(gammabeta, name) for name in gammabeta.__all__)
 

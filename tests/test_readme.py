@@ -45,6 +45,19 @@ def test_the_spec_file_can_be_written_and_overridden(tmp_path, monkeypatch, caps
     assert json.loads(capsys.readouterr().out) == json.loads(spec) | {"seed": 1}
 
 
+def test_many_runs_at_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    lines = [
+        line for line in README.splitlines() if re.match("gammabeta .*(--seeds|--members)", line)
+    ]
+    plans = []
+    for line in lines:
+        words = line.split()[2:]  # what train takes, sweep takes too
+        assert main(["sweep", *words, "--dry-run", "--json"]) == 0
+        plans.append(json.loads(capsys.readouterr().out))
+    assert [len(plan) for plan in plans] == [5, 9]
+
+
 @pytest.mark.parametrize("target", re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
 def test_make_help_names_every_target(target):
     assert target == "help" or f'"make {target} ' in (ROOT / "Makefile").read_text()

@@ -1,0 +1,164 @@
+"""Many runs from one spec: the product of what varies, trained in teams that step together.
+
+A team is one program for several runs (engine/fused.py); each still has a folder of its own and is
+what it would be alone, up to rounding. Runs that cannot be members are trained one after another.
+"""
+
+import functools
+import itertools
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from gammabeta.build import check, check_network, load_data
+from gammabeta.data import Dataset
+from gammabeta.engine import choose_device, choose_engine
+from gammabeta.engine.fused import OWN, FusedEngine
+from gammabeta.errors import GammabetaError, InputError, RunError, about
+from gammabeta.fused.plan import make_plan
+from gammabeta.models import architecture
+from gammabeta.run import Event, Run, load_run, train_team, waiting
+from gammabeta.spec import RunSpec
+
+IN_STEP = 32  # members of a team, at most
+# Fields on which neither what a network has nor what data it gets depends.
+_NEVER_WRONG = ("seed", "lr", "weight_decay", "norm_init", "weight_init", "random_labels")
+
+
+def grid(
+    spec: RunSpec, axes: Mapping[str, Iterable[Any]] | Iterable[tuple[str, Iterable[Any]]]
+) -> list[RunSpec]:
+    """Every combination of the values of some fields, as in
+    `grid(spec, {"lr": [0.01, 0.1], "seed": range(3)})`.
+
+    The last field varies fastest; the same run is there once. Fields whose default follows from a
+    varied one take it, as in `RunSpec.replace`.
+    """
+    pairs = [
+        (name, values if isinstance(values, str) else list(values))
+        for name, values in (axes.items() if isinstance(axes, Mapping) else axes)
+    ]
+    names = [name for name, _ in pairs]
+    for name, values in pairs:
+        if names.count(name) > 1:
+            raise InputError(f"{name} is given twice: write it once, with all its values", name)
+        if isinstance(values, str) or not values:
+            raise InputError(f"{name} needs a list of values, not {values!r}", name)
+    made = [
+        spec.replace(**dict(zip(names, combination, strict=True)))
+        for combination in itertools.product(*(values for _, values in pairs))
+    ]
+    return list({each.id: each for each in made}.values())
+
+
+def teams(
+    specs: Sequence[RunSpec], *, engine: str = "auto", device: str = "auto", in_step: int = IN_STEP
+) -> list[list[RunSpec]]:
+    """Runs that train in step, together; the others each alone. Members are equal but for what
+    `engine.fused.OWN` names, and `engine` has to be (or to choose) the fused one.
+
+    in_step: the most members of a team; on a GPU also no more than its memory holds.
+    """
+    if in_step < 1:
+        raise InputError(f"in_step is {in_step}: write 1 or more", "in_step")
+    with about("device"):
+        chosen = choose_device(device)
+    network = functools.cache(architecture)
+    groups: dict[str, list[RunSpec]] = {}
+    for spec in specs:
+        with about("engine"):
+            fused = choose_engine(engine, spec, network(spec.model), chosen)[0] is FusedEngine
+        groups.setdefault(_without(spec, OWN) if fused else spec.id, []).append(spec)
+    planned = []
+    for group in groups.values():
+        if len(group) > 1:
+            most = _most(group[0], network(group[0].model), chosen, in_step)
+            planned += _split(group, most)
+        else:
+            planned.append(group)
+    return planned
+
+
+def sweep(
+    specs: Sequence[RunSpec],
+    runs: str | Path = "runs",
+    *,
+    data_dir: str | Path | None = None,
+    engine: str = "auto",
+    device: str = "auto",
+    in_step: int = IN_STEP,
+    listen: Callable[[Event], None] = lambda event: None,
+) -> list[Run]:
+    """Train many runs, in `teams` where they allow it. Otherwise as `train`: what has finished is
+    not trained again, what was stopped goes on.
+
+    Raises InputError before anything is created. A run that fails does not stop the others: what
+    failed, and why, is one RunError at the end.
+    """
+    left = waiting(specs, runs)
+    planned = teams(left, engine=engine, device=device, in_step=in_step)
+    loaded: dict[str, Dataset] = {}
+    for spec in _distinct(left):
+        check(spec, load_data(spec, data_dir, loaded))
+    errors: dict[str, Exception] = {}
+    for team in planned:
+        try:
+            errors |= train_team(
+                team, runs, data_dir=data_dir, engine=engine, device=device, listen=listen,
+                loaded=loaded,
+            )  # fmt: skip
+        except (RuntimeError, MemoryError) as error:  # before the first step: of the whole team
+            errors |= {spec.id: error for spec in waiting(team, runs)}
+    if errors:
+        raise RunError(_failures(errors, len(left))) from next(iter(errors.values()))
+    return [load_run(Path(runs) / spec.id) for spec in specs]
+
+
+def check_networks(specs: Sequence[RunSpec]) -> None:
+    """Raise what `sweep` would raise, as far as it is known without the data."""
+    for spec in _distinct(specs):
+        check_network(spec)
+
+
+def _distinct(specs: Sequence[RunSpec]) -> list[RunSpec]:
+    """One of those that are right or wrong together."""
+    return list({_without(spec, _NEVER_WRONG): spec for spec in specs}.values())
+
+
+def _without(spec: RunSpec, names: Sequence[str]) -> str:
+    """What two specs have in common that differ in `names` only."""
+    return json.dumps({key: value for key, value in spec.to_dict().items() if key not in names})
+
+
+def _most(spec: RunSpec, model: nn.Module, device: torch.device, in_step: int) -> int:
+    """How many members fit. On a CPU they take turns within a step, and memory is no limit."""
+    if device.type != "cuda" or in_step == 1:
+        return in_step
+    half = torch.cuda.get_device_properties(device).total_memory // 2
+    one = make_plan(model).saved_bytes(spec.batch_size, 2 if spec.precision == "bf16" else 4)
+    return max(1, min(in_step, half // one))
+
+
+def _split(group: list[RunSpec], most: int) -> list[list[RunSpec]]:
+    """Parts of nearly equal size. Members with one backbone share work: they stay together."""
+    count = -(-len(group) // most)
+    if count > 1:
+        group = sorted(group, key=lambda spec: (spec.seed, spec.weight_init))
+    bounds = [round(len(group) * part / count) for part in range(count + 1)]
+    return [group[start:stop] for start, stop in itertools.pairwise(bounds)]
+
+
+def _failures(errors: Mapping[str, Exception], count: int) -> str:
+    """One line; runs that failed for the same reason are named together."""
+    reasons: dict[str, list[str]] = {}
+    for name, error in errors.items():
+        text = (
+            str(error) if isinstance(error, GammabetaError) else f"{type(error).__name__}: {error}"
+        )
+        reasons.setdefault(text, []).append(name)
+    told = "; ".join(f"{', '.join(names)} ({reason})" for reason, names in reasons.items())
+    return f"{len(errors)} of {count} runs failed: {told}"
