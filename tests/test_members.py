@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from few import ON, SPEC, assert_equal, few_images, stop_at
 
-from gammabeta import InputError, RunError, load_run, train, train_members
+from gammabeta import InputError, RunError, load_run, progress, train, train_members
 from gammabeta.engine.fused import FusedEngine
 from gammabeta.run import Start
 from gammabeta.store import RunFolder
@@ -48,6 +48,17 @@ def test_what_is_said_while_members_train(tmp_path):
     epochs = [event for event in events if isinstance(event, Epoch)]
     assert [event.run for event in epochs] == 3 * [run.id for run in runs]
     assert [event.record for event in epochs[::3]] == runs[0].metrics
+
+
+def test_progress_says_whose_epoch_it_is(tmp_path, capsys):
+    first, second, _ = together(RATES, tmp_path, listen=progress)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == f"run {first.id}: cifar_resnet_8_4, training bn, on synthetic, lr=0.1"
+    assert f"run {second.id}: lr=0.01" in lines
+    told = [line for line in lines if line.startswith("epoch 2 of ")]
+    assert told[1].startswith(f"epoch 2 of {second.id}: train ")
+    assert f"test {second.metrics[1]['test_accuracy']:.2%}, " in told[1]
+    assert len(told) == 3
 
 
 def test_a_members_seconds_are_its_share(tmp_path):

@@ -1,12 +1,18 @@
 """Sweeps: which runs there are, which of them train in step, and what comes of them."""
 
+import importlib
 import json
+from types import SimpleNamespace
 
 import pytest
+import torch
 from few import ON, SPEC, assert_equal, few_images, stop_at
 
 from gammabeta import InputError, RunError, grid, load_run, passes, sweep, train
 from gammabeta.cli import main
+from gammabeta.engine.fused import FusedEngine
+from gammabeta.fused.plan import make_plan
+from gammabeta.models import architecture
 from gammabeta.run import Start
 from gammabeta.spec import differing
 from gammabeta.store import list_runs
@@ -92,6 +98,21 @@ def test_a_team_has_so_many_members_at_most():
 
 
 TWO = SPEC.replace(epochs=2)
+
+
+def test_on_a_gpu_a_team_is_no_larger_than_its_memory(monkeypatch):
+    bytes_of_one = make_plan(architecture(SPEC.model)).saved_bytes(32, 4)
+    card = SimpleNamespace(total_memory=10 * bytes_of_one)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+    module = importlib.import_module("gammabeta.sweep")  # the name alone is the function
+    monkeypatch.setattr(module, "choose_device", torch.device)
+    monkeypatch.setattr(module, "choose_engine", lambda *_: (FusedEngine, "as asked"))
+    for spec, sizes in ((SPEC, [4, 5]), (SPEC.replace(precision="bf16"), [9])):
+        specs = grid(spec, {"seed": range(9)})
+        assert [len(team) for team in teams(specs, device="cuda")] == sizes
+    assert len(teams(grid(SPEC.replace(batch_size=512), {"seed": range(3)}), device="cuda")) == 3
+
+
 MIXED = [*grid(TWO, {"seed": [0, 1], "lr": [0.1, 0.01]}), TWO.replace(trainable="all")]
 WILD = SPEC.replace(lr=1e30, trainable="bn+output")
 TAME = WILD.replace(lr=0.1)
