@@ -27,8 +27,9 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 if DEVICE.type == "cpu":  # the interpreter takes its time for each tile, whatever its size
     FEW = {16: Tile(2048, 4096, 8, 2), 32: Tile(1024, 1024, 8, 2), 64: Tile(256, 256, 8, 1)}
     MORE = {16: Tile(1024, 2048, 8, 2), 32: Tile(512, 512, 8, 2), 64: Tile(64, 128, 8, 1)}
+    PARTS = {16: Tile(512, 512, 8, 2), 32: Tile(128, 128, 8, 2), 64: Tile(64, 64, 8, 1)}
 else:
-    FEW = MORE = TILES
+    FEW = MORE = PARTS = TILES
 UNPACKED = {size: Tile(tile.rows, tile.span, 8, 1) for size, tile in FEW.items()}
 
 
@@ -42,6 +43,12 @@ class Fine(Coarse):
     """Several programs, each with several tiles; of three images some have no rows for the last."""
 
     tiles = MORE
+
+
+class Torn(Coarse):
+    """Several programs for an image: each reads pixels that others make."""
+
+    tiles = PARTS
 
 
 class Blocks(Coarse):
@@ -93,7 +100,7 @@ def near(ours, theirs, tolerance, name):
     ("name", "program", "count", "head"),
     [
         ("cifar_resnet_8_3", Fine, 3, True),  # odd numbers of channels
-        ("cifar_resnet_14_3", Coarse, 1, False),  # identity skips between blocks
+        ("cifar_resnet_14_3", Torn, 1, False),  # identity skips between blocks
         ("cifar_resnet_8_16", Blocks, 1, True),
     ],
 )
@@ -123,34 +130,37 @@ def test_members_share_a_batch_but_no_backbone():
 
 
 def test_means_far_from_zero_cost_no_digits():
-    """Sums of squares in fp32 would be off by a tenth here."""
+    """Means thousands of times the deviation: from sums of squares in fp32 variances would be below
+    zero. Only the middle taps are left, or the border would see the padding and deviate."""
     models = networks("cifar_resnet_8_3", [0])
+    for layer in models[0].modules():
+        if isinstance(layer, torch.nn.Conv2d) and layer.kernel_size == (3, 3):
+            middle = layer.weight.data[:, :, 1, 1].clone()
+            layer.weight.data.zero_()[:, :, 1, 1] = middle
     for block in models[0].blocks:
-        block.bn1.bias.data += 100
+        block.bn1.bias.data += 1000
     ours, twin = pair(models, Fine)
     images, _ = on_device(1000 + batch(1, 3)[0], batch(1, 3)[1])
     ours.forward(images, training=True)
     twin.forward(images.double(), training=True)
     for layer in ours.plan.layers:
-        near(ours.inv[:, layer.place].double(), twin.inv[:, layer.place], 1e-3, layer.norm)
+        near(ours.inv[:, layer.place].double(), twin.inv[:, layer.place], 1e-2, layer.norm)
 
 
 def test_the_last_bit_and_the_memory_stay_and_a_short_batch_changes_neither():
     ours, twin = pair(networks("cifar_resnet_8_3", [0]))
     images, labels = batch(1, 3)
-    results = []
+    results, places = [], []
     for _ in range(2):
         loss, _ = ours.step(*on_device(images, labels))
         state = (loss, ours.gradient, ours.mean, ours.inv)
         results.append([each.clone() for each in state])
-        twin.step(images.float().double().to(DEVICE), labels.to(DEVICE))
-        check_step(ours, twin, images[:, :1], labels[:, :1])
-        buffers = {key: buffer.data_ptr() for key, buffer in ours._buffers.items()}
-        results[-1].append(buffers)
-    *first, buffers = results[0]
-    *again, same_buffers = results[1]
-    assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
-    assert buffers == same_buffers
+        if not places:
+            twin.step(images.float().double().to(DEVICE), labels.to(DEVICE))
+            check_step(ours, twin, images[:, :1], labels[:, :1])
+        places.append({key: buffer.data_ptr() for key, buffer in ours._buffers.items()})
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+    assert places[0] == places[1]
 
 
 def test_evaluation_uses_the_running_statistics():
@@ -180,7 +190,7 @@ def test_a_dead_channel_gets_no_gradient():
     (model,) = networks("cifar_resnet_8_3", [0])
     norm = model.blocks[0].bn1
     norm.weight.data[:] = torch.tensor([0, 1e-40, -0.5])
-    norm.bias.data[:] = torch.tensor([-0.1, -0.1, 0.2])
+    norm.bias.data[:] = torch.tensor([0, -0.1, 0.2])
     ours, _ = pair([model])
     ours.step(*on_device(*batch(1, 1)))
     at = ours.plan.blocks[0].first.offset
