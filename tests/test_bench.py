@@ -281,3 +281,24 @@ def test_the_loss_of_the_batch_is_right():
         assert ready.loss() == pytest.approx(expected, rel=1e-5), name
         ready.step()
         assert ready.loss() < expected, name  # of the last step, not of all
+
+
+@pytest.mark.parametrize("name", ["cifar_resnet_8", "cifar_resnet_14", "cifar_resnet_26_5"])
+def test_bytes_moved_are_those_of_the_passes(name):
+    """Every read and write of docs/performance.md, one after the other."""
+    plan = make_plan(create_model(name))
+    moved = plan.stem.channels_in * 32 * 32 + plan.stem.values  # the images; the stem's z
+    joins = [(plan.stem.values, 0, 0)]  # z, skip, and whether the skip is a raw output
+    for block in plan.blocks:
+        (z, skip, _), out = joins[-1], block.second.values
+        moved += z + skip + out + out  # F1: z and skip, z1, and a or the shortcut's raw output
+        moved += out + out  # F2: z1, z2
+        joins.append((out, out, int(block.shortcut is not None)))
+    z, skip, raw = joins[-1]
+    moved += z + skip + z + z + raw * skip  # the pooling there and back: u, and z for its sums
+    for block, (z, skip, raw) in zip(plan.blocks[::-1], joins[-2::-1], strict=True):
+        out = block.second.values
+        moved += 4 * out  # B2: u, z2, z1, v
+        moved += 3 * out + (out if block.shortcut else 0)  # B1: v, z1, u, the shortcut's z
+        moved += z + z + raw * skip  # u and the sums of the join before
+    assert plan.moved_bytes(3, 2) == 3 * 2 * moved

@@ -101,12 +101,11 @@ class Plan:
     def moved_bytes(self, batch: int, value_bytes: int) -> int:
         """Bytes a step moves when every pass of the program reads and writes memory once and no
         cache helps (../docs/performance.md counts them): forward 6 and backward 9 tensors a block,
-        two more where a shortcut has a convolution."""
-        blocks = sum(
-            15 * block.second.values + (6 * block.second.values if block.shortcut else 0)
-            for block in self.blocks
-        )
-        return batch * value_bytes * (blocks + 5 * self.stem.values)
+        6 more where a shortcut has a convolution, whose block reads a larger input. At the ends:
+        the images, and four times the last output. Bits are left out."""
+        blocks = sum((21 if block.shortcut else 15) * block.second.values for block in self.blocks)
+        images = self.stem.channels_in * IMAGE**2
+        return batch * value_bytes * (images + blocks + 4 * self.blocks[-1].second.values)
 
 
 def make_plan(model: nn.Module) -> Plan:
