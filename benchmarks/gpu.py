@@ -2,110 +2,122 @@
 
     python benchmarks/gpu.py --data-dir DIR --runs RUNS --out results/gpu.json [--limit 540]
 
-In this order: check that the GPU computes what the CPU computes; measure steps; train the
-paper-scale runs that RUNS does not hold yet, going on from the checkpoints it holds (kilobytes).
-The JSON is written after every part. `--device cpu --limit 60 --smoke` tries the script itself.
+In this order: check that every engine computes there what eager computes on the CPU; time steps,
+and members; train the paper-scale runs that RUNS does not hold yet, going on from the checkpoints
+it holds (kilobytes). The JSON is written after every piece, and what it holds is left alone unless
+it is told --again; what fails is written to it with its message, and the rest goes on. `--parts`
+picks parts; `--device cpu --limit 60 --smoke` tries the script itself.
 """
 
 import argparse
 import json
-import statistics
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from gammabeta import GammabetaError, InputError, RunSpec, create_model, select, train
+from gammabeta import GammabetaError, InputError, RunSpec, bench, create_model, select, train
+from gammabeta.bench.members import KINDS, measure_members
 from gammabeta.data import load_dataset
 from gammabeta.data.augment import epoch_plan
-from gammabeta.engine import choose_device
-from gammabeta.engine.eager import EagerEngine
+from gammabeta.engine import ENGINES, Engine, choose_device, choose_engine
 from gammabeta.environment import environment
 from gammabeta.train import Epoch, Step
 
+PARTS = ("check", "steps", "members", "runs")
+# What is timed, most wanted first, and with which of the contenders that compile: a deep network
+# compiles for many minutes.
+STEPS = [
+    ("cifar_resnet_14", "bn", ("torch-compile", "torch-compile-max")),
+    ("cifar_resnet_866", "bn", ()),
+    ("cifar_resnet_110", "bn", ("torch-compile",)),
+    ("imagenet_resnet_50", "bn", ("torch-compile",)),
+    ("cifar_resnet_14", "all", ("torch-compile",)),
+    ("cifar_resnet_14", "bn+output", ()),
+    ("cifar_resnet_110", "all", ()),
+    ("cifar_resnet_110", "bn+output", ()),
+    ("imagenet_resnet_50", "all", ()),
+    ("imagenet_resnet_50", "bn+output", ()),
+    ("cifar_resnet_866", "bn+output", ()),
+    ("cifar_resnet_866", "all", ()),
+]
+MEMBERS = ["cifar_resnet_14", "cifar_resnet_110"]
 # What waits, most wanted first: the paper's recipe, precision as its code's fp16 option.
 PAPER = [
     RunSpec(model=f"cifar_resnet_{depth}", trainable=subset, seed=seed, precision="bf16")
-    for depth, subset, seeds in (
-        (14, "bn", range(5)),
-        (32, "bn", range(5)),
-        (56, "bn", range(5)),
-        (110, "bn", range(5)),
-        (14, "random:2", range(5)),
-        (14, "all", range(5)),
+    for seeds, depths, subset in (
+        (range(1), (14, 110, 866), "bn"),
+        (range(1, 5), (14, 110), "bn"),
+        (range(5), (32, 56), "bn"),
+        (range(5), (14,), "random:2"),
+        (range(5), (14,), "all"),
     )
+    for depth in depths
     for seed in seeds
 ]
 SMOKE = [RunSpec(model="cifar_resnet_8_4", data="synthetic", epochs=2, subsample=256)]
+# How far from the judge: the first losses, and how what trains changed in a step, as a whole.
+TOLERANCE = {"fp32": (1e-3, 0.03), "bf16": (3e-2, 0.3)}
 
 
-def make_engine(spec: RunSpec, device: torch.device) -> EagerEngine:
+def message(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or ["no message"]
+    return f"{type(error).__name__}: {lines[0]}"[:500]
+
+
+def make_engine(name: str, spec: RunSpec, device: torch.device) -> Engine:
     data = load_dataset("synthetic")
     model = create_model(spec.model, seed=spec.seed)
-    engine = EagerEngine(model, select(model, spec.trainable, seed=spec.seed), spec, data, device)
+    engine_class, _ = choose_engine(name, spec, model, device)
+    subset = select(model, spec.trainable, seed=spec.seed)
+    engine = engine_class(model, subset, spec, data, device)
     count = len(data.train.labels)
     engine.begin_epoch(epoch_plan(0, 0, count, crop_padding=spec.crop_padding, flip=spec.flip))
     return engine
 
 
 def check(device: torch.device) -> list[dict[str, Any]]:
-    """Loss of the first steps and trained values after one, device against CPU, in fp32."""
+    """Every engine on the device against eager on the CPU in fp32: two steps."""
     rows = []
-    for subset in ("bn", "bn+output", "random:2", "all"):
+    for subset in ("bn", "bn+output", "gamma", "random:2", "all"):
         spec = RunSpec(model="cifar_resnet_8", trainable=subset, data="synthetic", batch_size=64)
-        one, two = make_engine(spec, torch.device("cpu")), make_engine(spec, device)
-        for engine in (one, two):
-            engine.step(0, 64, 1.0)
-        expected, found = one.state(), two.state()
-        values = max(
-            float((found[key] - value).abs().max())
-            for key, value in expected.items()
-            if key.startswith("trained/")
-        )
-        for engine in (one, two):
-            engine.step(64, 128, 1.0)
-        loss = abs(one.totals()[0] / two.totals()[0] - 1)
-        good = values < 1e-3 and loss < 1e-3
-        rows.append({"subset": subset, "largest_difference": values, "loss": loss, "good": good})
+        judge = make_engine("eager", spec, torch.device("cpu"))
+        begun = judge.state()
+        judge.step(0, 64, 1.0)
+        expected = judge.state()
+        judge.step(64, 128, 1.0)
+        for name in ENGINES:
+            for precision, (near, like) in TOLERANCE.items():
+                row = {"engine": name, "subset": subset, "precision": precision}
+                try:
+                    engine = make_engine(name, spec.replace(precision=precision), device)
+                    engine.step(0, 64, 1.0)
+                    found = engine.state()
+                    engine.step(64, 128, 1.0)
+                    loss = abs(engine.totals()[0] / judge.totals()[0] - 1)
+                    change = changed(begun, expected, found)
+                    row |= {"loss_off": loss, "change_off": change}
+                    rows.append(row | {"good": loss <= near and change <= like})
+                except InputError as error:  # it takes no such run
+                    rows.append(row | {"good": True, "refused": str(error)})
+                except Exception as error:
+                    rows.append(row | {"good": False, "error": message(error)})
     return rows
 
 
-def measure(device: torch.device, models: list[str], steps: int) -> list[dict[str, Any]]:
-    """Milliseconds a step, batch 128: median and spread of `steps` after a warm-up."""
-
-    def wait() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-
-    rows = []
-    for model in models:
-        for subset, precision in (("bn", "fp32"), ("bn", "bf16"), ("all", "bf16")):
-            spec = RunSpec(model=model, trainable=subset, data="synthetic", precision=precision)
-            engine = make_engine(spec, device)
-            times = []
-            for _ in range(steps + 3):
-                wait()
-                started = time.perf_counter()
-                engine.step(0, 128, 1.0)
-                wait()
-                times.append((time.perf_counter() - started) * 1000)
-            times = times[3:]
-            rows.append(
-                {
-                    "model": model,
-                    "subset": subset,
-                    "precision": precision,
-                    "median_ms": round(statistics.median(times), 3),
-                    "min_ms": round(min(times), 3),
-                    "max_ms": round(max(times), 3),
-                }
-            )
-    return rows
+def changed(begun: dict[str, Any], expected: dict[str, Any], found: dict[str, Any]) -> float:
+    """How far apart two steps went, as a share of the way."""
+    names = [name for name in expected if name.startswith("trained/")]
+    way = torch.cat([(expected[name] - begun[name]).flatten() for name in names])
+    ours = torch.cat([(found[name] - begun[name]).flatten() for name in names])
+    return float((ours - way).norm() / way.norm())
 
 
 def train_until(
-    specs: list[RunSpec], deadline: float, options: argparse.Namespace
+    specs: list[RunSpec], engine: str, deadline: float, options: argparse.Namespace
 ) -> list[dict[str, Any]]:
     """Train what is missing until the deadline; the run under way stops and can be resumed."""
 
@@ -113,24 +125,90 @@ def train_until(
         if isinstance(event, Step | Epoch) and time.monotonic() > deadline:
             raise KeyboardInterrupt
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for spec in specs:
-        if time.monotonic() > deadline:
-            break
-        row: dict[str, Any] = {"id": spec.id, "model": spec.model, "trainable": spec.trainable}
-        data_dir = options.data_dir if spec.data.startswith("cifar") else None
-        try:
-            run = train(spec, options.runs, data_dir=data_dir, device=options.device, listen=listen)
-            row |= {"status": "ok", "test_accuracy": run.accuracy}
-        except KeyboardInterrupt:
-            row |= {"status": "stopped in time"}
-        except InputError as error:  # the same for every other run: no data, say
-            rows.append(row | {"status": f"refused: {error}"})
-            break
-        except GammabetaError as error:
-            row |= {"status": f"failed: {error}"}
-        rows.append(row | {"seed": spec.seed})
+        for name in dict.fromkeys((engine, "eager")):  # eager where the first one fails
+            if time.monotonic() > deadline:
+                return rows
+            data_dir = options.data_dir if spec.data.startswith("cifar") else None
+            row: dict[str, Any] = {"id": spec.id, "model": spec.model, "trainable": spec.trainable}
+            row |= {"seed": spec.seed, "engine": name}
+            rows.append(row)
+            try:
+                run = train(
+                    spec, options.runs,
+                    data_dir=data_dir, engine=name, device=options.device, listen=listen,
+                )  # fmt: skip
+                row |= {"status": "ok", "test_accuracy": run.accuracy}
+                row |= {"seconds": run.metrics[-1]["seconds"], "epochs": len(run.metrics)}
+                break
+            except KeyboardInterrupt:
+                row |= {"status": "stopped in time"}
+                return rows
+            except InputError as error:  # the same for every other run: no data, say
+                row |= {"status": f"refused: {error}"}
+                return rows
+            except GammabetaError as error:  # the run itself: another engine would not help
+                row |= {"status": f"failed: {error}"}
+                break
+            except Exception as error:
+                row |= {"status": f"failed: {message(error)}"}
     return rows
+
+
+class Report:
+    """The JSON: what it holds, and when it was measured."""
+
+    def __init__(self, path: Path, device: torch.device, again: bool) -> None:
+        self.path, self.device, self.again = path, device, again
+        self.values: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+
+    def write(self) -> None:
+        part = self.path.with_suffix(".part")
+        part.write_text(json.dumps(self.values, indent=1) + "\n")
+        part.replace(self.path)
+
+    def add(self, part: str, piece: str, work: Callable[[], Any]) -> None:
+        """Do one piece of a part and write what came of it, or what its error said."""
+        pieces = self.values.setdefault(part, {})
+        if not self.again and "result" in pieces.get(piece, {}):
+            return
+        print(f"{part}: {piece}", flush=True)
+        started = time.monotonic()
+        try:
+            found: dict[str, Any] = {"result": work()}
+        except Exception as error:
+            found = {"error": message(error)}
+        found["seconds"] = round(time.monotonic() - started, 1)
+        pieces[piece] = found | {"environment": environment(self.device)}
+        self.write()
+
+
+def timed(
+    model: str, subset: str, compiled: tuple[str, ...], deadline: float, options: argparse.Namespace
+) -> dict[str, Any]:
+    batch = 16 if options.smoke else options.imagenet_batch if "imagenet" in model else None
+    case = bench.make_case(model, subset, batch, choose_device(options.device))
+    slow = {"torch-compile", "torch-compile-max"} - set(compiled)
+    names = bench.possible(case, without=sorted(slow))
+    names.sort(key=lambda name: name in compiled)  # if time runs out, it is theirs
+    found = bench.measure(
+        case, names, ["fp32", "bf16"], deadline=deadline, say=lambda line: print(" ", line)
+    )
+    return enough(found, found["rows"])
+
+
+def enough(result: Any, rows: list[dict[str, Any]]) -> Any:
+    """The result, if there was time for enough repeats."""
+    repeats = max(row["repeats"] for row in rows)
+    if repeats < bench.FEWEST:
+        raise TimeoutError(f"{repeats} of {bench.FEWEST} repeats before the time was over")
+    return result
+
+
+def team(case: bench.Case, changes: list[dict[str, Any]], deadline: float) -> Any:
+    rows = measure_members(case, changes, deadline=deadline)
+    return enough(rows, rows)
 
 
 def main() -> None:
@@ -140,25 +218,66 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("gpu.json"))
     parser.add_argument("--limit", type=float, default=540, help="seconds for all of it")
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--parts", default=",".join(PARTS), help=",".join(PARTS))
+    parser.add_argument("--models", help="A,B: steps and members of these networks only")
+    parser.add_argument("--imagenet-batch", type=int, default=64)
+    parser.add_argument("--again", action="store_true", help="measure what is there, too")
     parser.add_argument("--smoke", action="store_true", help="tiny: to try the script itself")
     options = parser.parse_args()
+    parts = options.parts.split(",")
+    if set(parts) - set(PARTS):
+        raise SystemExit(f"--parts is {options.parts}: write some of {','.join(PARTS)}")
     deadline = time.monotonic() + options.limit
     device = choose_device(options.device)
-    result: dict[str, Any] = {"environment": environment(device)}
+    report = Report(options.out, device, options.again)
+    steps, members = STEPS, MEMBERS
+    if options.smoke:
+        steps, members = [("cifar_resnet_8", "bn", ())], ["cifar_resnet_8"]
+    if options.models is not None:
+        only = options.models.split(",")
+        steps = [each for each in steps if each[0] in only]
+        members = [each for each in members if each in only]
 
-    def write() -> None:
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
+    def until(share: float, part: str) -> float:
+        """When a part must end, so that those behind it have time too."""
+        last = part == parts[-1]
+        return deadline if last else time.monotonic() + share * (deadline - time.monotonic())
 
-    result["check"] = check(device)
-    write()
-    if not all(row["good"] for row in result["check"]):
+    if "check" in parts or "runs" in parts:  # what trains is chosen by it
+        tf32, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
+        report.add("check", "engines", lambda: check(device))
+        torch.backends.cudnn.allow_tf32 = tf32
+    if "steps" in parts:
+        end = until(0.6, "steps")
+        for model, subset, compiled in steps:
+            if time.monotonic() < end:
+                report.add(
+                    "steps", f"{model}, {subset}",
+                    lambda each=(model, subset, compiled): timed(*each, end, options),
+                )  # fmt: skip
+    if "members" in parts:
+        end = until(0.5, "members")
+        for model in members:
+            case = bench.make_case(model, "bn", 16 if options.smoke else None, device)
+            for kind, changes in KINDS.items():
+                for precision in ("bf16", "fp32"):
+                    each = replace(case, precision=precision)
+                    if time.monotonic() < end:
+                        report.add(
+                            "members", f"{model}, {kind}, {precision}",
+                            lambda each=each, changes=changes: team(each, changes, end),
+                        )  # fmt: skip
+    if "runs" in parts:
+        rows = report.values["check"]["engines"].get("result", [])
+        fused = [row["good"] for row in rows if row["engine"] == "fused" and "refused" not in row]
+        engine = "fused" if fused and all(fused) else "eager"
+        report.again = True  # what is trained already costs nothing
+        specs = SMOKE if options.smoke else PAPER
+        report.add("runs", "paper", lambda: train_until(specs, engine, deadline, options))
+    print(json.dumps({part: list(report.values.get(part, {})) for part in PARTS}))
+    if any(not row["good"] for row in report.values.get("check", {}).get("engines", {})
+           .get("result", [])):  # fmt: skip
         raise SystemExit(f"the device computes something else than the CPU: see {options.out}")
-    models = ["cifar_resnet_8"] if options.smoke else ["cifar_resnet_14", "cifar_resnet_110"]
-    result["steps"] = measure(device, models, steps=3 if options.smoke else 30)
-    write()
-    result["runs"] = train_until(SMOKE if options.smoke else PAPER, deadline, options)
-    write()
-    print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@ slow moment of a shared machine hits them alike."""
 
 import contextlib
 import functools
+import gc
 import json
 import math
 import statistics
@@ -26,6 +27,7 @@ from gammabeta.errors import InputError, suggest
 # from layer to layer: in bf16 also three times as far as plain torch's own is, if it takes part.
 TOLERANCE = {"fp32": 1e-3, "bf16": 3e-2}
 FEWEST = 5  # timed repeats
+NO_TIME = "no time was left"  # as a row's error
 _WARM_UP = 2  # steps after the first
 _SECONDS = 0.25  # that one repeat should take, at least
 _MOST_STEPS = 200
@@ -168,6 +170,7 @@ def measure(
         raise InputError(f"repeats is {repeats}: write {FEWEST} or more", "repeats")
     check_contenders(contenders, case)
     forget_compiled()
+    gc.collect()  # networks of an earlier call may hold memory in cycles
     wanted = [(BASE, "fp32")]
     wanted += [(name, each) for each in precisions for name in (CONVOLUTIONS, *contenders)]
     entrants = [
@@ -176,7 +179,7 @@ def measure(
     ]
     for entrant in entrants:
         if time.monotonic() > deadline:
-            entrant.row.error = "no time was left"
+            entrant.row.error = NO_TIME
             continue
         with warnings.catch_warnings():
             if entrant.compiles:  # torch's own, about torch

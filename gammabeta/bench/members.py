@@ -1,0 +1,119 @@
+"""Members of one fused program against the same runs one after another, taking turns."""
+
+import math
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from gammabeta.bench.case import Case, OneBatch
+from gammabeta.bench.floors import wait
+from gammabeta.bench.rounds import TOLERANCE
+from gammabeta.data import load_dataset
+from gammabeta.data.augment import epoch_plan
+from gammabeta.engine import choose_engine
+from gammabeta.engine.fused import FusedEngine, make_members
+from gammabeta.models import create_model
+from gammabeta.spec import RunSpec
+from gammabeta.subset import select
+
+# What the members differ in: eight rates over one backbone, five networks of their own.
+RATES = [{"lr": 0.2 / 2**power} for power in range(8)]
+REPLICATES = [{"seed": seed} for seed in range(5)]
+KINDS = {"8 learning rates": RATES, "5 replicates": REPLICATES}
+TOGETHER, APART = "fused, in step", "fused, one after another"
+_WARM_UP, _SECONDS = 3, 0.25
+
+
+class _Team:
+    """Engines that take a step each."""
+
+    def __init__(self, specs: Sequence[RunSpec], case: Case, name: str, together: bool) -> None:
+        data = load_dataset("synthetic")
+        self.case = case
+        self.engines = []
+        for spec in specs:
+            model = create_model(spec.model, seed=spec.seed)
+            engine_class, _ = choose_engine(name, spec, model, case.device)
+            subset = select(model, spec.trainable, seed=spec.seed)
+            engine = engine_class(model, subset, spec, data, case.device)
+            engine.batches = OneBatch(case)
+            self.engines.append(engine)
+        if together:
+            make_members([each for each in self.engines if isinstance(each, FusedEngine)])
+        self.times: list[float] = []
+
+    def step(self, count: int) -> float:
+        """Seconds of `count` steps of all."""
+        for engine in self.engines:
+            engine.begin_epoch(epoch_plan(0, 0, 1, crop_padding=0, flip=False))
+        wait(self.case.device)
+        started = time.perf_counter()
+        for _ in range(count):
+            for engine in self.engines:
+                engine.step(0, self.case.batch, 1.0)
+        wait(self.case.device)
+        return time.perf_counter() - started
+
+    def losses(self) -> list[float]:
+        return [engine.totals()[0] for engine in self.engines]
+
+
+def measure_members(
+    case: Case, changes: Sequence[dict[str, Any]], *, repeats: int = 7, deadline: float = math.inf
+) -> list[dict[str, Any]]:
+    """One row for each way to train runs that differ in `changes`. ms: of a step of all of them.
+    ratio: times as fast as one after another, paired by repeat, median, least and most."""
+    specs = [case.spec().replace(**change) for change in changes]
+    teams = {
+        TOGETHER: _Team(specs, case, "fused", together=True),
+        APART: _Team(specs, case, "fused", together=False),
+        "eager, one after another": _Team(specs, case, "eager", together=False),
+    }
+    first: dict[str, list[float]] = {}
+    steps = 1
+    for name, team in teams.items():
+        team.step(1)
+        first[name] = team.losses()
+        team.step(_WARM_UP)
+        steps = max(steps, math.ceil(_SECONDS / team.step(1)))
+    for _ in range(repeats):
+        if time.monotonic() > deadline:
+            break
+        for team in teams.values():
+            team.times.append(team.step(steps) / steps * 1000)
+    base = teams[APART].times
+    rows = []
+    for name, team in teams.items():
+        row: dict[str, Any] = {
+            "model": case.model, "trainable": case.trainable, "precision": case.precision,
+            "batch": case.batch, "members": len(specs), "how": name, "repeats": len(team.times),
+            "steps": steps, "wrong": _wrong(first[name], first[APART], case.precision),
+        }  # fmt: skip
+        if team.times:
+            ratios = [one / other for one, other in zip(base, team.times, strict=True)]
+            row |= {
+                "median_ms": statistics.median(team.times),
+                "min_ms": min(team.times),
+                "max_ms": max(team.times),
+                "ratio": [statistics.median(ratios), min(ratios), max(ratios)],
+            }
+        rows.append(row)
+    return rows
+
+
+def _wrong(found: Sequence[float], expected: Sequence[float], precision: str) -> str | None:
+    """Each member's first loss must be what it is alone."""
+    for row, (one, other) in enumerate(zip(found, expected, strict=True)):
+        if not abs(one / other - 1) <= TOLERANCE[precision]:
+            return f"member {row}: its first loss is {one:.6g}, alone it is {other:.6g}"
+    return None
+
+
+def cases(model: str, trainable: str, batch: int, device: torch.device) -> list[Case]:
+    """In both precisions."""
+    case = Case(model, trainable, "fp32", batch, device)
+    return [case, replace(case, precision="bf16")]
