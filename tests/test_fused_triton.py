@@ -15,7 +15,7 @@ from gammabeta.fused.optimiser import sgd
 from gammabeta.fused.program import Program
 
 pytest.importorskip("triton")
-from gammabeta.fused.tiles import TILES, Tile
+from gammabeta.fused.tiles import MOST, TILES, Tile, cut, fit
 from gammabeta.fused.triton_program import TritonProgram
 
 OPTIMISERS = pytest.mark.parametrize(
@@ -150,6 +150,7 @@ def test_means_far_from_zero_cost_no_digits():
 def test_the_last_bit_and_the_memory_stay_and_a_short_batch_changes_neither():
     ours, twin = pair(networks("cifar_resnet_8_3", [0]))
     images, labels = batch(1, 3)
+    views = {name: getattr(ours, name)[0] for name in ("running_mean", "running_var", "gradient")}
     results, places = [], []
     for _ in range(2):
         loss, _ = ours.step(*on_device(images, labels))
@@ -161,6 +162,7 @@ def test_the_last_bit_and_the_memory_stay_and_a_short_batch_changes_neither():
         places.append({key: buffer.data_ptr() for key, buffer in ours._buffers.items()})
     assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
     assert places[0] == places[1]
+    assert all(torch.equal(view, getattr(ours, name)[0]) for name, view in views.items())
 
 
 def test_evaluation_uses_the_running_statistics():
@@ -196,6 +198,15 @@ def test_a_dead_channel_gets_no_gradient():
     at = ours.plan.blocks[0].first.offset
     for gradient in (ours.dgamma, ours.dbeta):
         assert (gradient[0, at : at + 3] != 0).tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize("rows", [64, 8192, 80 * 1024, 128 * 1024, 500 * 1024, 2000 * 1024])
+def test_no_layer_has_more_programs_than_the_next_can_merge(rows):
+    for tile in TILES.values():
+        fitted = fit(tile, rows)
+        assert cut(rows, fitted.span) <= MOST
+        assert fitted.span % fitted.rows == 0
+        assert rows > tile.span * MOST or fitted == tile
 
 
 @OPTIMISERS

@@ -1,6 +1,6 @@
 """How the Triton kernels cut their work: the one place to tune, and the padding all of it needs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,16 +17,22 @@ class Tile:
     pack: int
 
 
-# By a layer's padded channels; wider ones as the last. At batch 128 that is 256, 128 and 128
-# programs, for the 132 multiprocessors of an H100. No kernel of bf16 spills registers with these;
-# how fast they are is not measured.
+# By a layer's padded channels; wider ones as the last. In a ResNet-14 at batch 128 that is 256, 128
+# and 128 programs, for the 132 multiprocessors of an H100, and in bf16 none spills registers. How
+# fast they are is not measured.
 TILES = {16: Tile(128, 512, 8, 2), 32: Tile(64, 256, 8, 2), 64: Tile(64, 64, 8, 1)}
+MOST = 256  # programs a layer, by longer spans: the next layer's each merge the partials of all
 WIDEST = 64  # channels a program holds at once
 # Up to this many channels the kernel that needs a total merges the partials itself, in each of its
 # programs; beyond, and with 0 always, a small kernel of its own does.
 MERGES = 64
 MERGED = 4096  # numbers a program holds at once while it merges partials
 PRECISION = "tf32x3"  # of products in fp32: three on tensor cores, nearly as exact as "ieee"
+
+
+def fit(tile: Tile, rows: int) -> Tile:
+    """A tile for so many pixels."""
+    return replace(tile, span=max(tile.span, cut(cut(rows, MOST), tile.rows) * tile.rows))
 
 
 def padded(channels: int) -> int:

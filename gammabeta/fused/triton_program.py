@@ -72,7 +72,8 @@ class TritonProgram(Workspace):
     ) -> None:
         """z, and side with a shortcut, from what the join makes of z_in (None: z_in as it is). a:
         the join is a block's input, kept there if it is the skip."""
-        rows, tile = z.shape[1] * layer.size**2, self._tile(layer)
+        rows = z.shape[1] * layer.size**2
+        tile = self._tile(layer, rows)
         wide, wide_in = padded(layer.channels), padded(layer.channels_in)
         programs = cut(rows, tile.span)
         scales = self._scales(layer, join)  # of the layer before: its sums, not those made here
@@ -105,8 +106,8 @@ class TritonProgram(Workspace):
                 self._settle(each, rows)
 
     def leave_backward(self, dfeatures: Tensor, join: Join) -> Tensor:
-        layer, tile = join.layer, self._tile(join.layer)
-        wide, rows = padded(layer.channels), join.z.shape[1] * layer.size**2
+        layer, rows = join.layer, join.z.shape[1] * join.layer.size**2
+        tile, wide = self._tile(layer, rows), padded(layer.channels)
         u = self._buffer(f"u{len(self.plan.blocks) % 2}", tuple(join.z.shape), self.stream)
         programs = cut(rows, tile.span)
         self._launch(
@@ -151,7 +152,8 @@ class TritonProgram(Workspace):
         skip = windows.NOTHING
         if block is not None:
             skip = windows.IDENTITY if shortcut is None else windows.CONVOLUTION
-        rows, tile = z.shape[1] * layer.size**2, self._tile(layer)
+        rows = z.shape[1] * layer.size**2
+        tile = self._tile(layer, rows)
         wide, wide_out = padded(layer.channels), padded(layer.channels_in)
         settle = self._merges(layer)
         sums = self._partials_back[layer.conv]

@@ -12,7 +12,7 @@ from torch import Tensor
 from gammabeta.fused import ends, partials, windows
 from gammabeta.fused.plan import Layer, Plan
 from gammabeta.fused.program import Join, Program
-from gammabeta.fused.tiles import MERGES, TILES, WIDEST, Tile, lay_out, lines, padded
+from gammabeta.fused.tiles import MERGES, TILES, WIDEST, Tile, fit, lay_out, lines, padded
 
 TYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
 
@@ -74,8 +74,8 @@ class Workspace(Program):
         self._partials: dict[str, Partials] = {}
         self._partials_back: dict[str, Partials] = {}
 
-    def _tile(self, layer: Layer) -> Tile:
-        return self.tiles[min(padded(layer.channels), max(self.tiles))]
+    def _tile(self, layer: Layer, rows: int = 0) -> Tile:
+        return fit(self.tiles[min(padded(layer.channels), max(self.tiles))], rows)
 
     def _block(self, layer: Layer) -> int:
         """How many of its channels a program holds at once."""
