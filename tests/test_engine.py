@@ -176,7 +176,7 @@ def test_a_state_loaded_into_another_engine_goes_on_bit_for_bit(engine, spec):
     {"trainable": "gamma", "lr_by_role": {"gamma": 0.05}}, {"trainable": "beta+output"},
     {"momentum": 0.0, "weight_decay": 0.1}, {"model": "cifar_resnet_8_5"},
     {"trainable": "all"}, {"trainable": "random:2"}, {"model": "cifar_vgg_11"},
-    {"model": "report_resnet20", "optimizer": "adam"}, {"statistics": "frozen"},
+    {"model": "report_resnet20"}, {"optimizer": "adam"}, {"statistics": "frozen"},
     {"statistics": "batch", "trainable": "bn+output"}, {"trainable": "none"},
 ], ids=str)  # fmt: skip
 def test_every_engine_gives_the_numbers_of_eager(engine, changes):
@@ -204,7 +204,8 @@ def test_every_engine_gives_the_numbers_of_eager(engine, changes):
         # Adam's first steps follow the signs of gradients, however small these are: so its
         # moments are compared, not where they lead.
         if spec.optimizer == "sgd" or not key.startswith("trained/"):
-            assert apart < 0.06, key
+            # report_resnet20 is worse conditioned: eager is 2 % from double precision there.
+            assert apart < (0.1 if spec.model.startswith("report") else 0.06), key
     frozen = [name for name, row in judge.model.named_parameters() if not row.requires_grad]
     for name in frozen:
         assert torch.equal(ours.model.get_parameter(name), judge.model.get_parameter(name)), name
