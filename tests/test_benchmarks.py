@@ -1,0 +1,172 @@
+"""The scripts of benchmarks/ run, go on where they stopped, and docs/performance.md quotes them."""
+
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from gammabeta.bench import members, rounds
+
+ROOT = Path(__file__).parent.parent
+SMALL = ["--batch-size", "4"]
+
+
+def script(name):
+    """A script of benchmarks/ as a module."""
+    path = ROOT / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def call(monkeypatch):
+    """Run a script with arguments, one step a repeat."""
+    monkeypatch.setattr(rounds, "_SECONDS", 0.0)
+    monkeypatch.setattr(members, "_SECONDS", 0.0)
+    monkeypatch.setenv("TORCHINDUCTOR_FORCE_DISABLE_CACHES", "1")  # and back again afterwards
+
+    def run(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        threads = torch.get_num_threads()
+        try:
+            script(name).main()
+        finally:
+            torch.set_num_threads(threads)
+
+    return run
+
+
+def test_the_page_is_what_its_files_say():
+    page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    tables = script("tables")
+    assert tables.render(page) == page, "run python benchmarks/tables.py"
+    shown = re.findall(r"^<!-- begin (\w+) -->$", page, re.MULTILINE)
+    assert sorted(shown) == sorted(tables.TABLES)
+
+
+def test_a_table_that_was_changed_by_hand_is_noticed():
+    page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    assert "| ResNet-14 | 13.54 |" in page
+    assert script("tables").render(page.replace("| 13.54 |", "| 12.54 |")) == page
+
+
+def test_speed_goes_on_and_its_table_quotes_it(call, tmp_path, capsys):
+    out = tmp_path / "speed_cpu.json"
+    given = ["--out", out, "--models", "cifar_resnet_8", "--repeats", "5", "--contenders", "lean",
+             "--precision", "fp32", *SMALL]  # fmt: skip
+    call("speed", *given, "--subsets", "bn", "--limit", "0")
+    assert not out.exists()
+    call("speed", *given, "--subsets", "bn")
+    (first,) = json.loads(out.read_text())["groups"]
+    call("speed", *given, "--subsets", "bn", "all")
+    again, second = json.loads(out.read_text())["groups"]
+    assert again == first
+    assert [row["contender"] for row in second["rows"]] == ["torch", "convolutions", "lean"]
+    call("speed", *given, "--subsets", "bn", "--again")
+    _, remade = json.loads(out.read_text())["groups"]
+    assert remade["trainable"] == "bn"
+    assert remade != first
+    tables = script("tables")
+    text = tables.speed_cpu(tmp_path)
+    number = tables.number(remade["rows"][2]["median_ms"], 3)
+    assert f"| lean | {number} |" in text
+    assert "**cifar_resnet_8, `all`**, batch 4" in text
+
+
+def test_a_group_cut_short_is_measured_again():
+    speed = script("speed")
+    row = {"repeats": 7, "error": None}
+    assert speed.complete({"rows": [row, {"repeats": 0, "error": "RuntimeError: no"}]})
+    assert not speed.complete({"rows": [row, {"repeats": 3, "error": None}]})
+    assert not speed.complete({"rows": [row, {"repeats": 0, "error": rounds.NO_TIME}]})
+
+
+def test_members_and_their_table(call, tmp_path, monkeypatch):
+    for kind in list(members.KINDS):
+        monkeypatch.setitem(members.KINDS, kind, members.KINDS[kind][:2])
+    out = tmp_path / "members_cpu.json"
+    call("members", "--out", out, "--model", "cifar_resnet_8", "--repeats", "5", *SMALL)
+    rows = json.loads(out.read_text())["rows"]
+    assert len(rows) == 2 * 2 * 3
+    assert not any(row["wrong"] for row in rows)
+    text = script("tables").members_cpu(tmp_path)
+    assert "cifar_resnet_8, 5 replicates, bf16, fused, in step" in text
+    assert "(wrong)" not in text
+
+
+def test_a_member_that_computes_something_else_is_marked():
+    assert members._wrong([2.0, 2.0], [2.0, 2.0001], "fp32") is None
+    assert "member 1: its first loss is 2" in members._wrong([2.0, 2.0], [2.0, 2.1], "fp32")
+    assert members._wrong([2.0, float("nan")], [2.0, 2.1], "bf16") is not None
+
+
+def test_losses_and_their_table(call, tmp_path):
+    out = tmp_path / "loss_cpu.json"
+    call("loss", "--out", out, "--model", "cifar_resnet_8", "--steps", "3", *SMALL)
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["kind"] for row in rows].count("engine") == 6
+    judge, *others = rows
+    for row in others:
+        if row["order"] == 0:  # the same batches
+            near = 1e-4 if row["precision"] == "fp32" else 2e-2
+            assert row["first"] == pytest.approx(judge["first"], rel=near), row["what"]
+            assert row["mean_last_off"] == pytest.approx(row["mean_last"] / judge["mean_last"] - 1)
+        else:
+            assert row["first"] != pytest.approx(judge["first"], rel=1e-3)
+    assert len({row["threads"] for row in rows}) == 2
+    text = script("tables").loss_cpu(tmp_path)
+    assert f"| judge: torch fp32 | {judge['mean_last']:.4f} | +0.00% |" in text
+
+
+def test_a_piece_that_fails_is_written_and_the_rest_goes_on(tmp_path):
+    gpu = script("gpu")
+    report = gpu.Report(tmp_path / "gpu.json", torch.device("cpu"), again=False)
+    report.add("steps", "one", lambda: 1 / 0)
+    report.add("steps", "two", lambda: {"rows": 2})
+    report.add("steps", "two", lambda: pytest.fail("it is there already"))
+    steps = json.loads((tmp_path / "gpu.json").read_text())["steps"]
+    assert steps["one"]["error"] == "ZeroDivisionError: division by zero"
+    assert steps["two"]["result"] == {"rows": 2}
+    later = gpu.Report(tmp_path / "gpu.json", torch.device("cpu"), again=False)
+    later.add("steps", "one", lambda: "now it works")
+    assert later.values["steps"]["one"]["result"] == "now it works"
+
+
+def test_a_wrong_engine_fails_the_check(monkeypatch):
+    gpu = script("gpu")
+    monkeypatch.setattr(gpu, "ENGINES", ["eager", "lean", "fused"])
+    make = gpu.make_engine
+
+    def broken(name, spec, device):
+        if name == "lean":  # it trains at another rate
+            spec = spec.replace(lr=0.2)
+        if name == "fused":
+            raise RuntimeError("a kernel\ndoes not compile")
+        return make(name, spec, device)
+
+    monkeypatch.setattr(gpu, "make_engine", broken)
+    rows = gpu.check(torch.device("cpu"), ["bn"])
+    good = {(row["engine"], row["precision"]): row["good"] for row in rows}
+    assert good == {(name, each): name == "eager" for name in gpu.ENGINES
+                    for each in ("fp32", "bf16")}  # fmt: skip
+    assert rows[-1]["error"] == "RuntimeError: a kernel"
+
+
+@pytest.mark.slow
+def test_the_gpu_script_on_a_cpu(call, tmp_path):
+    out = tmp_path / "gpu.json"
+    call("gpu", "--device", "cpu", "--limit", 120, "--smoke", "--runs", tmp_path / "runs", "--out",
+         out)  # fmt: skip
+    found = json.loads(out.read_text())
+    assert all("result" in piece for part in found.values() for piece in part.values())
+    assert [row["status"] for row in found["runs"]["paper"]["result"]] == ["ok"]
+    text = script("tables").gpu(tmp_path)
+    assert "fused: 6 of 6" in text
+    assert "| fused |" in text
+    assert "| cifar_resnet_8_4 | bn | 0 | fused | ok |" in text
