@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from gammabeta.data import Dataset
 from gammabeta.data.augment import EpochPlan
 from gammabeta.engine.batches import Batches, TestTotals, Totals
+from gammabeta.engine.graphs import GraphedSteps, Learn
 from gammabeta.errors import InputError
 from gammabeta.fused.native_program import NativeProgram
-from gammabeta.fused.optimiser import sgd
 from gammabeta.fused.plan import make_plan
 from gammabeta.fused.program import Program
 from gammabeta.models.cifar_resnet import CifarResNet
@@ -180,7 +180,10 @@ class _Team:
         self._evaluated: list[dict[str, float]] = []
         for row, member in enumerate(members):
             member.move_in(self, row)
-        if self.device.type == "cpu":
+        self.learn: Learn = self._learn
+        if self.device.type == "cuda":
+            self.learn = GraphedSteps(self._learn)
+        else:
             keep_freed_memory()
 
     def ask(self, member: FusedEngine, step: tuple[int, int, float]) -> None:
@@ -218,15 +221,19 @@ class _Team:
         wanted = going[:1] if self.shared else self.members
         images = torch.stack([self._nhwc(each.batches.images(start, stop)) for each in wanted])
         labels = torch.stack([each.batches.labels(start, stop) for each in self.members])
-        loss, correct = self.program.step(images, labels, self.spec.label_smoothing)
-        sgd(
-            self.program.values, self.program.gradient, self.velocity, self.rate, self.decay,
-            factor, self.spec.momentum, self.spec.nesterov,
-        )  # fmt: skip
+        loss, correct = self.learn(images, labels, torch.full((1,), factor, device=self.device))
         self.batches_tracked += 1
         self.loaded(has_velocity=self.spec.momentum > 0)
         for member in self.members:
             member.sums.add(loss[member.row], correct[member.row], stop - start)
+
+    def _learn(self, images: Tensor, labels: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
+        """Forward, backward and the optimiser; losses and correct answers, (M,)."""
+        loss, correct = self.program.step(images, labels, self.spec.label_smoothing)
+        self.program.optimise(
+            self.velocity, self.rate, self.decay, factor, self.spec.momentum, self.spec.nesterov
+        )
+        return loss, correct
 
     def loaded(self, has_velocity: bool) -> None:
         """The values are other ones now."""
