@@ -143,10 +143,16 @@ def loss_cpu(results: Path) -> str:
     last, steps = found["last"], found["steps"]
     head = ["", f"mean of the last {last} steps", "off", f"step {steps}", "off"]
     what = f"{found['model']}, `{found['trainable']}`, batch {found['batch']}, {found['data']}."
-    judge = [row["mean_last"] for row in found["rows"] if row["kind"] in ("judge", "another order")]
-    noise = statistics.stdev(judge) / statistics.fmean(judge) if len(judge) > 1 else 0.0
-    tail = f"Standard deviation over the orders of the data: {noise:.2%} of the mean."
-    return f"{what} {where(found['environment'])}\n\n{table(head, body)}\n\n{tail}"
+    tail = [f"Standard deviation over the orders of the data: {noise(found, 'another order')}."]
+    if sum(row["kind"] == "other rounding" for row in found["rows"]) > 1:
+        tail += [f"Over roundings: {noise(found, 'other rounding')}."]
+    return f"{what} {where(found['environment'])}\n\n{table(head, body)}\n\n{' '.join(tail)}"
+
+
+def noise(found: dict[str, Any], kind: str) -> str:
+    """How far the judge and its repetitions of one kind are from each other."""
+    means = [row["mean_last"] for row in found["rows"] if row["kind"] in ("judge", kind)]
+    return f"{statistics.stdev(means) / statistics.fmean(means):.2%} of the mean"
 
 
 def gpu(results: Path) -> str:
