@@ -4,6 +4,7 @@ odd shapes, and every network of ours and look-alikes of other people's."""
 import copy
 import gc
 import itertools
+import random
 from collections import Counter
 
 import pytest
@@ -234,6 +235,116 @@ def test_requires_grad_changed_after_conversion_is_still_right():
     twin(images).square().sum().backward()
     for one, other in zip(model.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-7, atol=1e-9)
+
+
+class Written(nn.Module):
+    """Ways of writing a block in which a careless conversion goes wrong."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.calls = kind, 0
+        self.conv, self.bn = nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16)
+        self.act = {"relu6": nn.ReLU6(True), "silu": nn.SiLU(True)}.get(kind, nn.ReLU(True))
+
+    def forward(self, x, mask=None):
+        if self.kind == "random" and torch.rand(()) < 2:
+            return self.bn(self.conv(x)).relu() + random.random()
+        if self.kind == "counts":
+            self.calls += 1
+        z = self.conv(x)
+        y = self.bn(z)
+        if self.kind == "method statement":
+            y.relu_()
+            return y
+        if self.kind == "module statement":
+            self.act(y)
+            return y
+        if self.kind == "late":
+            h = z * 1
+            y = self.bn(z)
+            h.add_(1)
+            return F.relu(y + h)
+        if self.kind == "mutated":
+            h = z * 1
+            return h.add_(y).relu() + h
+        if self.kind == "optional" and mask is not None:
+            return y * mask
+        if self.kind == "constant":
+            return F.relu(y) + torch.tensor([1.5]).double()
+        return self.act(y)
+
+
+KINDS = ["method statement", "module statement", "relu6", "silu", "late", "mutated", "optional",
+         "constant", "counts"]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_however_a_block_is_written(kind):
+    model = Written(kind).double()
+    model.conv.requires_grad_(False)
+    attributes = set(model.__dict__)
+    twin = copy.deepcopy(model)
+    # Also inside another module, which has no optional arguments.
+    rows = convert(nn.Sequential(model))
+    assert set(model.__dict__) - {"forward"} == attributes
+    assert model.calls == 0
+    x = draw(2, 3, 6, 6)
+    ours, theirs = model(x), twin(x)
+    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(
+        gradients(ours, [model.bn.weight])[0], gradients(theirs, [twin.bn.weight])[0]
+    )
+    assert model.calls == twin.calls
+    if kind == "optional":
+        torch.testing.assert_close(model(x, draw(16, 1, 1)), twin(x, draw(16, 1, 1)))
+    assert len(rows) == 2
+
+
+def test_random_choices_are_not_frozen_and_drawing_uses_up_no_randomness():
+    model = Written("random")
+    random.seed(1)
+    expected = random.random()
+    random.seed(1)
+    rows = convert(model)
+    assert random.random() == expected
+    assert "random numbers" in rows[0].how
+    model.eval()
+    x = torch.ones(1, 3, 4, 4)
+    assert len({model(x).sum().item() for _ in range(5)}) == 5
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_network_in_bf16(training):
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU())
+    model[0].requires_grad_(False)
+    model[1].running_mean.uniform_(-1, 1)
+    model = model.bfloat16().train(training)
+    twin = copy.deepcopy(model)
+    convert(model)
+    x = draw(4, 3, 8, 8, dtype=torch.bfloat16)
+    ours, theirs = model(x), twin(x)
+    torch.testing.assert_close(ours, theirs, rtol=0.05, atol=0.05)
+    assert gradients(ours, [model[1].weight])[0].dtype == torch.bfloat16
+    torch.testing.assert_close(model[1].running_var, twin[1].running_var, rtol=0.02, atol=0.02)
+
+
+def test_an_empty_batch_leaves_the_statistics_alone():
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU())
+    convert(model)
+    assert model(torch.randn(0, 3, 8, 8)).shape == (0, 16, 6, 6)
+    assert (model[1].running_var == 1).all()
+
+
+def test_a_weight_that_changes_behind_torchs_back_is_used():
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 1), nn.BatchNorm2d(16))
+    model[1].requires_grad_(False)
+    convert(model)
+    x = draw(1, 3, 8, 8, dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        before = model(x)
+        model[1].weight.data.mul_(-1)
+        after = model(x)
+    torch.testing.assert_close(after.float(), -before.float(), rtol=0.05, atol=0.05)
 
 
 class Strange(nn.Module):

@@ -183,6 +183,40 @@ def test_a_source_that_does_not_compile_leaves_nothing_behind(monkeypatch, tmp_p
     native.library.cache_clear()
 
 
+def test_a_torn_library_is_compiled_again(monkeypatch, tmp_path):
+    monkeypatch.setenv("GAMMABETA_CACHE", str(tmp_path))
+    native.library.cache_clear()
+    assert native.why_slow() is None
+    (kept,) = tmp_path.glob("*.so")
+    whole = kept.read_bytes()
+    torn = tmp_path / "torn.so"  # in use is the old file; this one takes its name
+    torn.write_bytes(whole[:3000])
+    torn.replace(kept)
+    native.library.cache_clear()
+    assert native.why_slow() is None
+    assert len(kept.read_bytes()) == len(whole)
+    native.library.cache_clear()
+
+
+def test_what_is_per_channel_must_be_plain_too():
+    g, z = tensors(8, 16, torch.float32, 2)
+    s, t = per_channel(16, 2)
+    for wrong in (s.double(), s.bfloat16(), torch.ones(8), torch.ones(32)[::2]):
+        assert not native.supports(z, channel=(wrong, t))
+    assert not native.supports(z, g[:2])
+    assert not native.supports(z[:0])
+    ours, _ = native.normalise(z, s.double(), t.double(), relu=True, keep=False)
+    torch.testing.assert_close(ours, native.normalise(z, s, t, relu=True, keep=False)[0])
+
+
+def test_a_compiler_with_arguments(monkeypatch, tmp_path):
+    monkeypatch.setenv("GAMMABETA_CACHE", str(tmp_path))
+    monkeypatch.setenv("CXX", "g++ -O1")
+    native.library.cache_clear()
+    assert native.why_slow() is None
+    native.library.cache_clear()
+
+
 def test_other_processors_compile_the_passes_too(monkeypatch, tmp_path):
     """The code without AVX-512 is another one; here it is compiled and held against the twin."""
     made = tmp_path / "plain.so"

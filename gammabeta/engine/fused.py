@@ -243,7 +243,7 @@ class _Team:
     @torch.no_grad()
     def evaluate(self, member: FusedEngine) -> dict[str, float]:
         """The first member that asks has all of them evaluated, in one pass over the test set."""
-        if not self._evaluated:
+        if not self._evaluated or len(self.members) == 1:
             totals = [TestTotals() for _ in self.members]
             for images, labels in member.batches.test():
                 for one, logits in zip(

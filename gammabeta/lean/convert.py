@@ -6,11 +6,13 @@ how `forward` is computed, at the topmost modules that can be traced. `restore` 
 """
 
 import operator
+import random
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
@@ -35,7 +37,9 @@ def convert(module: nn.Module) -> list[Conversion]:
     """Convert `module` in place, where it is safe; one row for each convolution and BatchNorm.
 
     Call it after requires_grad is settled. A layer stays stock if it trains (a convolution), has
-    hooks of its own, or is a subclass; a whole module does if its graph cannot be drawn.
+    hooks of its own, or is a subclass; a whole module does if its graph cannot be drawn, or would
+    not be right for every call (it depends on the mode, random numbers, optional arguments).
+    Modules and hooks that are added or replaced afterwards are not seen: call it again.
     """
     restore(module)
     names = {child: name for name, child in module.named_modules()}
@@ -88,27 +92,56 @@ class _Tracer(fx.Tracer):
 
 
 def _traced(module: nn.Module) -> fx.GraphModule | str:
-    """Its graph, or why there is none. One that depends on the mode would freeze that mode."""
+    """Its graph, or why there is none that is always right. Drawing it leaves no trace behind."""
     if module._forward_hooks or module._forward_pre_hooks:
         return "hooks on the module around it"
-    modes = {child: child.training for child in module.modules()}
+    before = {child: dict(child.__dict__) for child in module.modules()}
+    draws = _random_states()
     graphs = []
     try:
         for training in (True, False):
-            for child in modes:
+            for child, attributes in before.items():
+                child.__dict__.clear()
+                child.__dict__.update(attributes)
                 child.training = training
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 graphs.append(fx.GraphModule(module, _Tracer().trace(module)))
+        if any(_changed(child, attributes) for child, attributes in before.items()):
+            return "its forward changes attributes"
     except Exception as error:  # whatever a stranger's forward does with a proxy
         line = " ".join(str(error).split())[:100]
         return f"its graph cannot be drawn ({type(error).__name__}: {line})"
     finally:
-        for child, training in modes.items():
-            child.training = training
+        for child, attributes in before.items():
+            child.__dict__.clear()
+            child.__dict__.update(attributes)
+        drew = _random_states() != draws
+        random.setstate(draws[0])
+        np.random.set_state(draws[1])  # noqa: NPY002 (the state strangers' code draws from)
+        torch.set_rng_state(torch.tensor(draws[2], dtype=torch.uint8))
+    if drew:
+        return "its graph depends on random numbers"
     if graphs[0].code != graphs[1].code:
         return "its graph depends on the mode"
+    if any(node.op == "placeholder" and node.args for node in graphs[0].graph.nodes):
+        return "it has optional arguments"
     return graphs[0]
+
+
+def _changed(child: nn.Module, before: dict[str, Any]) -> bool:
+    """Whether drawing changed an attribute, but for the mode and the constants torch.fx adds."""
+    return any(
+        before.get(name) is not value
+        for name, value in child.__dict__.items()
+        if name != "training" and not name.startswith("_tensor_constant")
+    )
+
+
+def _random_states() -> tuple[Any, Any, list[int]]:
+    """Of Python, NumPy and torch, comparable."""
+    kind, keys, *rest = np.random.get_state()  # noqa: NPY002
+    return random.getstate(), (kind, tuple(keys), *rest), torch.get_rng_state().tolist()
 
 
 def _convert_graph(
@@ -127,6 +160,7 @@ def _convert_graph(
             reasons[layer] = reason
         elif isinstance(layer, nn.Conv2d):
             _put(graph, node, f"lean_{node.name}", LeanConv(layer), node.args)
+            graph.graph.erase_node(node)
             done[layer] = "frozen convolution"
         elif isinstance(layer, nn.BatchNorm2d):
             done[layer] = _convert_norm(graph, node, layer, modules)
@@ -161,27 +195,52 @@ def _why_stock(layer: nn.Module, node: fx.Node, sparse: set[nn.Module]) -> str |
 def _convert_norm(
     graph: fx.GraphModule, node: fx.Node, norm: nn.BatchNorm2d, modules: dict[str, nn.Module]
 ) -> str:
-    relu = _only_user(node, lambda user: _is_relu(user, modules))
-    if relu is not None:
-        _put(graph, relu, f"lean_{node.name}", LeanNorm(norm, relu=True), node.args)
-        return "norm + relu"
     add = _only_user(node, _is_add)
-    relu = None if add is None else _only_user(add, lambda user: _is_relu(user, modules))
-    if add is not None and relu is not None:
-        other = next(each for each in add.args if each is not node)
-        _put(graph, relu, f"lean_{node.name}", LeanNorm(norm, relu=True), (node.args[0], other))
-        return "norm + add + relu"
-    _put(graph, node, f"lean_{node.name}", LeanNorm(norm, relu=False), node.args)
-    return "norm"
+    relu = _only_user(node if add is None else add, lambda user: _is_relu(user, modules))
+    chain = [each for each in (node, add, relu) if each is not None]
+    if relu is None or not _may_move(chain, modules):
+        _put(graph, node, f"lean_{node.name}", LeanNorm(norm, relu=False), node.args)
+        graph.graph.erase_node(node)
+        return "norm"
+    inputs = list(node.args)
+    if add is not None:
+        inputs.append(next(each for each in add.args if each is not node))
+    _put(graph, relu, f"lean_{node.name}", LeanNorm(norm, relu=True), inputs)
+    for each in reversed(chain):
+        graph.graph.erase_node(each)
+    return "norm + relu" if add is None else "norm + add + relu"
+
+
+def _may_move(chain: Sequence[fx.Node], modules: dict[str, nn.Module]) -> bool:
+    """Whether all of a chain can be computed at its end: nothing on the way is changed in place,
+    except what only the chain itself sees."""
+    for each in chain[1:]:
+        target = each.args[0]
+        if _in_place(each, modules) and (target not in chain or len(target.users) > 1):  # type: ignore[union-attr]
+            return False
+    between = chain[0]
+    while between is not chain[-1]:
+        if between not in chain and _in_place(between, modules):
+            return False
+        between = between.next
+    return True
+
+
+def _in_place(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    """Whether a node may change its input."""
+    if node.op == "call_module":
+        return bool(getattr(modules.get(str(node.target)), "inplace", False))
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    changing = name.endswith("_") or (name.startswith("i") and hasattr(operator, name))
+    return changing or name == "setitem" or bool(node.kwargs.get("inplace")) or "out" in node.kwargs
 
 
 def _put(graph: fx.GraphModule, old: fx.Node, name: str, new: nn.Module, inputs: Any) -> None:
-    """Compute `new` of `inputs` in the place of `old`."""
+    """Compute `new` of `inputs` in the place of `old`, which nothing uses any more."""
     graph.add_submodule(name, new)
     with graph.graph.inserting_before(old):
         node = graph.graph.call_module(name, tuple(inputs))
     old.replace_all_uses_with(node)
-    graph.graph.erase_node(old)
 
 
 def _only_user(node: fx.Node, wanted: Callable[[fx.Node], bool]) -> fx.Node | None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from gammabeta import passes
+from gammabeta.passes.twin import exact
 
 
 class FrozenConvolution(torch.autograd.Function):
@@ -36,7 +37,7 @@ class FrozenConvolution(torch.autograd.Function):
         groups: int,
     ) -> Tensor:
         ctx.save_for_backward(weight)
-        ctx.size, ctx.options = x.shape[2:], (stride, padding, dilation, groups)
+        ctx.size, ctx.options = x.shape[-2:], (stride, padding, dilation, groups)
         return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
 
     @staticmethod
@@ -48,7 +49,7 @@ class FrozenConvolution(torch.autograd.Function):
         extra = [
             size - ((out - 1) * s - 2 * p + d * (k - 1) + 1)
             for size, out, s, p, d, k in zip(
-                ctx.size, gradient.shape[2:], stride, padding, dilation, weight.shape[2:],
+                ctx.size, gradient.shape[-2:], stride, padding, dilation, weight.shape[2:],
                 strict=True,
             )
         ]  # fmt: skip
@@ -62,7 +63,7 @@ class NormAct(torch.autograd.Function):
     both optional. Keeps z, and one bit a value if it has a ReLU behind an addition.
 
     mean, var: (C,), the statistics to use; None: those of the batch, through which the gradient
-    then flows. Returns the output and the mean and biased variance that were used.
+    then flows. Returns the output, (N, H, W, C), and the mean and biased variance that were used.
     """
 
     @staticmethod
@@ -77,10 +78,12 @@ class NormAct(torch.autograd.Function):
         eps: float,
         relu: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        ctx.of_batch = mean is None
+        ctx.of_batch, ctx.dtype = mean is None, gamma.dtype
         z = _rows(z)
         if mean is None or var is None:
             mean, var = passes.measure(z)
+        # A network in bf16 keeps even these in bf16; the passes want them exact.
+        mean, var, gamma, beta = (exact(each) for each in (mean, var, gamma, beta))
         inv = torch.rsqrt(var + eps)
         s = gamma * inv
         t = beta - mean * s
@@ -92,13 +95,13 @@ class NormAct(torch.autograd.Function):
             ctx.save_for_backward(z, mean, inv, s, t, bits)
         ctx.relu, ctx.joined = relu, joined
         ctx.mark_non_differentiable(mean, var)
-        return out.permute(0, 3, 1, 2), mean, var
+        return out, mean, var
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         z, mean, inv, s, t, bits = ctx.saved_tensors
-        g: Tensor = _rows(gradient).to(z.dtype)
+        g = gradient.contiguous().to(z.dtype)
         want_z, want_gamma, want_beta, want_residual = ctx.needs_input_grad[:4]
         dbeta = dgamma = torch.zeros_like(s)
         through_statistics = ctx.of_batch and want_z
@@ -116,8 +119,8 @@ class NormAct(torch.autograd.Function):
             dz = dz.permute(0, 3, 1, 2)
         return (
             dz,
-            dgamma if want_gamma else None,
-            dbeta if want_beta else None,
+            dgamma.to(ctx.dtype) if want_gamma else None,
+            dbeta.to(ctx.dtype) if want_beta else None,
             g.permute(0, 3, 1, 2) if want_residual else None,
             *[None] * 4,
         )

@@ -14,12 +14,10 @@ class LeanConv(nn.Module):
     """A frozen Conv2d. If its weight trains after all, it is a stock one again."""
 
     conv: nn.Conv2d
-    kept: tuple[Any, Tensor | None]  # the weight as the computation wants it, and of what it is
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         self.__dict__["conv"] = conv  # not registered: it belongs to the network
-        self.__dict__["kept"] = (None, None)
 
     def forward(self, x: Tensor) -> Tensor:
         conv = self.conv
@@ -30,16 +28,7 @@ class LeanConv(nn.Module):
         dtype = _autocast_type(x)
         bias = None if conv.bias is None else conv.bias.to(dtype)
         options: Any = (conv.stride, conv.padding, conv.dilation, conv.groups)
-        return FrozenConvolution.apply(x.to(dtype), self._weight(dtype), bias, *options)  # type: ignore[no-any-return, no-untyped-call]
-
-    def _weight(self, dtype: torch.dtype) -> Tensor:
-        """The weight in the type of the computation: converted once, since it does not change."""
-        weight = self.conv.weight.detach()
-        mark = (weight.data_ptr(), weight._version, dtype, weight.device)
-        if self.kept[0] != mark:
-            self.__dict__["kept"] = (mark, weight.to(dtype))
-        assert self.kept[1] is not None
-        return self.kept[1]
+        return FrozenConvolution.apply(x.to(dtype), conv.weight.to(dtype), bias, *options)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class LeanNorm(nn.Module):
@@ -55,8 +44,10 @@ class LeanNorm(nn.Module):
     def forward(self, z: Tensor, residual: Tensor | None = None) -> Tensor:
         norm = self.norm
         norm._check_input_dim(z)
-        if residual is not None and residual.shape != z.shape:  # it broadcasts: not ours to fuse
-            out = LeanNorm(norm, relu=False)(z) + residual
+        broadcasts = residual is not None and residual.shape != z.shape
+        if z.numel() == 0 or broadcasts:  # nothing to measure, or not ours to fuse
+            out = norm(z) if z.numel() == 0 else LeanNorm(norm, relu=False)(z)
+            out = out if residual is None else out + residual
             return F.relu(out) if self.relu else out
         mean, var, follow = self._statistics(z)
         out, mean, var = NormAct.apply(  # type: ignore[no-untyped-call]
@@ -64,7 +55,8 @@ class LeanNorm(nn.Module):
         )
         if follow:
             self._follow(mean, var, z.numel() // z.shape[1])
-        return out  # type: ignore[no-any-return]
+        # A view made here, not inside the function: torch lets it be changed in place.
+        return out.permute(0, 3, 1, 2)  # type: ignore[no-any-return]
 
     def _statistics(self, z: Tensor) -> tuple[Tensor | None, Tensor | None, bool]:
         """(mean, variance, do the running ones follow); None: those of the batch. This is what the
@@ -88,8 +80,9 @@ class LeanNorm(nn.Module):
         assert norm.running_mean is not None
         assert norm.running_var is not None
         assert norm.momentum is not None
-        norm.running_mean.lerp_(mean, norm.momentum)
-        norm.running_var.lerp_(var * (n / (n - 1)), norm.momentum)
+        dtype = norm.running_mean.dtype
+        norm.running_mean.lerp_(mean.to(dtype), norm.momentum)
+        norm.running_var.lerp_((var * (n / (n - 1))).to(dtype), norm.momentum)
         if norm.num_batches_tracked is not None:
             norm.num_batches_tracked.add_(1)
 

@@ -4,14 +4,17 @@
 are those of twin.py: right, and slower. So they are for tensors that these do not take.
 """
 
+import atexit
 import ctypes
 import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -47,9 +50,9 @@ def why_slow() -> str | None:
     return str(found) if isinstance(found, Unavailable) else None
 
 
-def supports(*tensors: Tensor | None) -> bool:
-    """Whether these can go through the compiled passes: contiguous, on the CPU, fp32 or bf16, a
-    multiple of 16 channels."""
+def supports(*tensors: Tensor | None, channel: Sequence[Tensor | None] = ()) -> bool:
+    """Whether these can go through the compiled passes: contiguous, on the CPU, fp32 or bf16, of
+    one shape, with a multiple of 16 channels; what is per `channel` is (C,) and fp32."""
     if isinstance(library(), Unavailable):
         return False
     first = tensors[0]
@@ -57,14 +60,24 @@ def supports(*tensors: Tensor | None) -> bool:
     channels = first.shape[-1]
     return (
         channels % 16 == 0
+        and first.numel() > 0
         and 0 < channels <= _MOST_CHANNELS
         and first.dtype in _NAMES
         and all(
             each is None
-            or (each.device.type == "cpu" and each.dtype == first.dtype and each.is_contiguous())
+            or (_plain(each) and each.dtype == first.dtype and each.shape == first.shape)
             for each in tensors
         )
+        and all(
+            each is None
+            or (_plain(each) and each.dtype == torch.float32 and each.shape == (channels,))
+            for each in channel
+        )
     )
+
+
+def _plain(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu" and tensor.is_contiguous()
 
 
 def measure(z: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,7 +101,7 @@ def normalise(
     keep: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """s z + t (+ skip, or + s2 skip + t2), perhaps a ReLU; perhaps the bits of [output > 0]."""
-    if not supports(z, skip):
+    if not supports(z, skip, channel=(s, t, s2, t2)):
         return twin.normalise(z, s, t, skip, s2, t2, relu=relu, keep=keep)
     out = torch.empty_like(z)
     bits = torch.empty(z.numel() // 8, dtype=torch.uint8) if keep else None
@@ -108,7 +121,10 @@ def sums(
     keep: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """dbeta, dgamma, dgamma of the shortcut, u: the sums BatchNorm's backward needs."""
-    if not supports(z, g, more, shortcut and shortcut[0]):
+    per_channel = (mean, inv, *(opened if isinstance(opened, tuple) else ()))
+    if shortcut is not None:
+        per_channel += shortcut[1:]
+    if not supports(z, g, more, shortcut and shortcut[0], channel=per_channel):
         return twin.sums(g, z, mean, inv, opened=opened, more=more, shortcut=shortcut, keep=keep)
     dbeta, dgamma, second = z.new_empty(3, z.shape[-1], dtype=torch.float32)
     u = torch.empty_like(z) if keep else None
@@ -131,7 +147,7 @@ def input_gradient(
     t: Tensor | None = None,
 ) -> Tensor:
     """dz = s (u - k1 - x_hat k2); u = g, where s z + t > 0 if t is given."""
-    if not supports(z, g):
+    if not supports(z, g, channel=(mean, inv, s, t, k1, k2)):
         return twin.input_gradient(g, z, mean, inv, s, k1, k2, t)
     dz = torch.empty_like(z)
     _call("input_gradient", z, g, z, mean, inv, s, t, k1, k2, dz)
@@ -163,29 +179,52 @@ def _call(name: str, shaped: Tensor, *arguments: Tensor | int | None) -> None:
 
 
 def _compiled() -> Path:
-    """The library's path; compiles if it is not there."""
-    compiler = os.environ.get("CXX") or next(filter(shutil.which, ("g++", "clang++", "c++")), None)
-    if compiler is None:
-        raise Unavailable("no C++ compiler was found (g++, clang++ or $CXX)")
+    """The library's path; compiles if it is not there, or not whole."""
+    given = shlex.split(os.environ.get("CXX", ""))
+    found = given or [name for name in ("g++", "c++") if shutil.which(name)][:1]
+    if not found:
+        raise Unavailable("no C++ compiler was found (g++ or $CXX)")
     mark = hashlib.sha256(_SOURCE.read_bytes())
-    mark.update(" ".join((compiler, *_FLAGS, _processor())).encode())
-    target = cache_folder() / f"passes-{mark.hexdigest()[:16]}.so"
-    if target.exists():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
+    mark.update(" ".join((*found, *_FLAGS, _processor())).encode())
+    name = f"passes-{mark.hexdigest()[:16]}.so"
+    try:
+        folder = cache_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        target = folder / name
+        if _is_whole(target):
+            return target
+        _compile(found, target)
+    except PermissionError:  # a home that cannot be written: compile for this process alone
+        target = Path(tempfile.mkdtemp(prefix="gammabeta-")) / name
+        atexit.register(shutil.rmtree, target.parent, ignore_errors=True)
+        _compile(found, target)
+    return target
+
+
+def _compile(compiler: Sequence[str], target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         # Not linked against an OpenMP library: it must use the threads that torch has.
         made, unit = Path(folder, "passes.so"), Path(folder, "passes.o")
         for command in (
-            [compiler, *_FLAGS, "-c", str(_SOURCE), "-o", str(unit)],
-            [compiler, "-shared", str(unit), "-o", str(made)],
+            [*compiler, *_FLAGS, "-c", str(_SOURCE), "-o", str(unit)],
+            [*compiler, "-shared", str(unit), "-o", str(made)],
         ):
             done = subprocess.run(command, capture_output=True, text=True, timeout=120)
             if done.returncode:
                 line = (done.stderr.strip().splitlines() or ["no message"])[0]
-                raise Unavailable(f"{compiler} could not compile the C++ passes: {line}")
+                raise Unavailable(f"{compiler[0]} could not compile the C++ passes: {line}")
+        digest = hashlib.sha256(made.read_bytes()).hexdigest()
         made.replace(target)
-    return target
+        target.with_suffix(".sha256").write_text(digest)
+
+
+def _is_whole(library: Path) -> bool:
+    """Whether a kept library is what was compiled: loading a torn one kills the process."""
+    try:
+        digest = library.with_suffix(".sha256").read_text()
+        return hashlib.sha256(library.read_bytes()).hexdigest() == digest
+    except OSError:
+        return False
 
 
 def _open(path: Path) -> ctypes.CDLL:
@@ -207,4 +246,7 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.machine()
-    return next((line for line in lines if line.startswith("flags")), platform.machine())
+    told = [
+        line for line in lines if line.startswith(("flags", "Features", "CPU part", "model name"))
+    ]
+    return "\n".join([platform.machine(), *sorted(set(told))])
