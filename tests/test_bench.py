@@ -220,13 +220,16 @@ def test_no_time_left(quick_rounds):
     assert {row["median_ms"] for row in result["rows"]} == {None}
 
 
-def test_defaults():
+def test_defaults(monkeypatch):
     assert bench.make_case("imagenet_resnet_18", "bn", None, CPU).batch == 8
     assert bench.make_case("cifar_resnet_14", "bn", None, CPU).batch == 128
     assert bench.make_case("imagenet_resnet_18", "bn", None, torch.device("cuda")).batch == 128
     assert bench.choose_contenders(None, case(trainable="all")) == [
         "torch", "torch-nhwc", "torch-compile", "memsave", "eager", "lean",
     ]  # fmt: skip
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    assert "torch-compile" not in bench.choose_contenders(None, case())
     assert bench.choose_contenders(" lean, eager,lean", case()) == ["lean", "eager"]
 
 

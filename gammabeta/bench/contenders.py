@@ -1,6 +1,8 @@
 """The contenders: ways to take the same training step, side by side."""
 
 import contextlib
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -166,6 +168,13 @@ def _no_gpu(case: Case) -> str | None:
     return None if case.device.type == "cuda" else "a CUDA graph needs a GPU"
 
 
+def _no_compiler(case: Case) -> str | None:
+    names = (os.environ.get("CXX") or "g++", "clang++", "c++")
+    if case.device.type == "cpu" and not any(map(shutil.which, names)):
+        return "torch.compile needs a C++ compiler (g++, clang++ or $CXX)"
+    return None
+
+
 BASE = "torch"  # in fp32: what every ratio refers to
 CONTENDERS = {
     BASE: Contender(
@@ -173,9 +182,9 @@ CONTENDERS = {
         lambda case: Loop(case, torch.contiguous_format).ready(),
     ),
     "torch-nhwc": Contender("the same, channels_last", lambda case: Loop(case, _LAST).ready()),
-    "torch-compile": Contender("torch.compile, channels_last", _compiled(None)),
+    "torch-compile": Contender("torch.compile, channels_last", _compiled(None), _no_compiler),
     "torch-compile-max": Contender(
-        "torch.compile, max-autotune, channels_last", _compiled("max-autotune")
+        "torch.compile, max-autotune, channels_last", _compiled("max-autotune"), _no_compiler
     ),
     "torch-graph": Contender(
         "the whole step in a CUDA graph, channels_last", lambda case: Graph(case).ready(), _no_gpu
