@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import importlib.util
 import pkgutil
 from pathlib import Path
 
@@ -82,10 +83,10 @@ def test_every_module_can_be_imported():
     for module in pkgutil.walk_packages([str(ROOT)], "gammabeta."):
         if module.name == "gammabeta.__main__":
             continue
-        try:
-            importlib.import_module(module.name)
-        except ModuleNotFoundError as error:  # triton is made for Linux only
-            assert error.name == "triton", module.name
+        # triton is made for Linux only; what needs it is imported when it is used.
+        if importlib.util.find_spec("triton") is None and "gammabeta.fused" in module.name:
+            continue
+        importlib.import_module(module.name)
 
 
 def test_the_public_names():
