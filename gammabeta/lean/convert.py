@@ -164,9 +164,6 @@ def _convert_graph(
             done[layer] = "frozen convolution"
         elif isinstance(layer, nn.BatchNorm2d):
             done[layer] = _convert_norm(graph, node, layer, modules)
-    graph.graph.eliminate_dead_code(
-        is_impure_node=lambda node: node.op in ("placeholder", "output")
-    )
     graph.recompile()
 
 
