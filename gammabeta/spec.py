@@ -19,7 +19,10 @@ from gammabeta import language
 from gammabeta.errors import InputError, about, suggest
 from gammabeta.names import parse_name
 
-FORMAT = 1  # of spec.json; a change that adds a field comes with the value old runs had
+FORMAT = 1  # of spec.json
+# Fields that came after the first runs, with the value that those had. At it a field is left out of
+# the JSON, so that a run keeps its name when the spec learns something new.
+_LATER: dict[str, Any] = {}
 
 DATA_SETS = ("cifar10", "cifar100", "digits", "synthetic")
 ROLES = ("gamma", "beta", "output", "shortcut", "conv", "linear", "bias", "other")
@@ -129,6 +132,8 @@ class RunSpec:
         values: dict[str, Any] = {"format": FORMAT}
         for item in fields(self):
             value = getattr(self, item.name)
+            if item.name in _LATER and value == _LATER[item.name]:
+                continue
             if item.name.endswith("_by_role"):
                 value = dict(value)
             values[item.name] = list(value) if isinstance(value, tuple) else value
@@ -145,7 +150,7 @@ class RunSpec:
         return {
             name: value
             for name, value in self.to_dict().items()
-            if value != (default if name in deciders else followed)[name]
+            if value != (default if name in deciders else followed).get(name, _LATER.get(name))
         }
 
     @classmethod
