@@ -21,7 +21,7 @@ LEVELS = {
     "analysis": 6, "bench": 6, "sweep": 6,
     "demo": 7, "paper": 7,
     "figures": 8, "sentences": 8, "report": 8.1,
-    "display": 8.5, "listen": 8.6, "arguments": 8.7, "cli": 9, "__main__": 10,
+    "display": 8.5, "listen": 8.6, "arguments": 8.7, "commands": 8.9, "cli": 9, "__main__": 10,
 }  # fmt: skip
 ROOT = Path(gammabeta.__file__).parent
 

@@ -1,0 +1,40 @@
+"""`gammabeta demo`: the demonstration and its report."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from gammabeta.arguments import add_command, add_execution, execution, finish
+from gammabeta.errors import about
+
+
+def add(commands: Any) -> None:
+    text = "train eight subsets on embedded digits and write report.html"
+    parser = add_command(commands, "demo", _demo, text)
+    add_execution(parser)
+    parser.add_argument(
+        "--out", default="report.html", metavar="FILE", help="the page (report.html)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the table as JSON")
+    finish(parser)
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from gammabeta import demo
+    from gammabeta.display import print_demo
+    from gammabeta.listen import TrainDisplay
+    from gammabeta.report import check_out, write_report
+    from gammabeta.run import train
+
+    with about("out"):
+        check_out(Path(options.out))
+    specs = demo.demo_specs()
+    trained = []
+    with TrainDisplay(labels=tuple(spec.trainable for spec in specs)) as display:
+        for spec in specs:
+            display.next_run()
+            trained.append(train(spec, **execution(options), listen=display))
+    print_demo(trained, options.json)
+    write_report([run.folder for run in trained], Path(options.out))
+    print(f"wrote {options.out}", file=sys.stderr)
