@@ -1,11 +1,17 @@
 """The published numbers: under canonical names, shown beside the paper's own recipe only."""
 
-import pytest
+from dataclasses import replace
 
-from gammabeta import RunSpec
+import pytest
+from stores import write_run
+
+from gammabeta import InputError, RunSpec
+from gammabeta.analysis import Spread
 from gammabeta.language import parse
 from gammabeta.names import PAPER_NETWORKS
-from gammabeta.paper import PUBLISHED, published_accuracy
+from gammabeta.paper import PUBLISHED, SCALES, choose_scale, experiments, published_accuracy
+from gammabeta.paper.points import collect, table, views
+from gammabeta.store import list_runs
 
 
 def test_every_entry_can_be_asked_for():
@@ -35,7 +41,92 @@ def test_published_accuracy(model, subset, percent):
 
 @pytest.mark.parametrize(
     "change", [{"epochs": 16}, {"data": "digits"}, {"lr": 0.2}, {"norm_init": "ones"},
-               {"trainable": "gamma"}, {"subsample": 1000}]
+               {"trainable": "gamma"}, {"subsample": 1000},
+               {"norm_init": "ones_ones", "trainable": "all"}]
 )  # fmt: skip
 def test_no_number_beside_another_recipe(change):
     assert published_accuracy(RunSpec().replace(**change)) is None
+
+
+def test_the_alternate_initialisation_has_its_own_numbers():
+    spec = RunSpec(model="cifar_resnet_56", norm_init="ones_ones")
+    assert published_accuracy(spec) == pytest.approx(0.648)
+
+
+@pytest.mark.parametrize("name", experiments())
+def test_an_experiment_says_what_it_is(name):
+    experiment = experiments()[name]
+    assert experiment.name == name
+    assert experiment.question.endswith("?")
+    assert experiment.caption.endswith(".")
+    assert len({point.id for point in experiment.points}) == len(experiment.points)
+    assert all(point.seed == 0 for point in experiment.points)
+
+
+def test_scales_shorten_the_published_recipe_and_nothing_else():
+    depth = experiments()["depth"]
+    paper, short = depth.at(SCALES["paper"]), depth.at(SCALES["short"])
+    assert len(paper) == 5 * len(depth.points)
+    assert len(short) == 3 * len(depth.points)
+    assert {spec.epochs for spec in paper} == {160}
+    assert {spec.epochs for spec in short} == {16}
+    assert [spec.replace(epochs=160) for spec in short] == paper[: len(short)]
+    assert [spec.seed for spec in short[: len(depth.points)]] == [0] * len(depth.points)
+    assert {spec.seed for spec in depth.at(SCALES["smoke"], replicates=2)} == {0, 1}
+    warm = SCALES["short"].apply(RunSpec(epochs=90, warmup_epochs=5))
+    assert warm.warmup_epochs == pytest.approx(5 * 16 / 90)
+
+
+def test_networks_and_subsets_are_chosen_by_name():
+    depth = experiments()["depth"]
+    some = depth.only(["cifar_resnet_56_16"], ["output+bn", "all"])
+    assert [(p.model, p.trainable) for p in some.points] == [
+        ("cifar_resnet_56", "all"), ("cifar_resnet_56", "bn+output")
+    ]  # fmt: skip
+    with pytest.raises(InputError, match=r"depth has no 'cifar_resnet_20'.*cifar_resnet_"):
+        depth.only(["cifar_resnet_20"])
+    with pytest.raises(InputError, match="depth has no 'gamma'"):
+        depth.only(subsets=["gamma"])
+    deep = depth.only(["cifar_resnet_866"], ["bn"])
+    mixed = replace(deep, points=(*deep.points, *depth.only(["cifar_resnet_14"], ["all"]).points))
+    with pytest.raises(InputError, match="depth has no point with all on cifar_resnet_866"):
+        mixed.only(["cifar_resnet_866"], ["all"])
+    with pytest.raises(InputError, match="unknown scale 'papr': did you mean paper"):
+        choose_scale("papr")
+
+
+def test_points_are_filled_in_from_a_store(tmp_path):
+    depth = experiments()["depth"].only(["cifar_resnet_14"], ["bn", "all"])
+    bn, everything = depth.points[0], depth.points[1]
+    short = SCALES["short"]
+    for seed, accuracy in ((0, 0.40), (7, 0.50)):  # 7 is no seed of the experiment: it counts
+        write_run(tmp_path, short.apply(bn).replace(seed=seed, precision="bf16"), accuracy)
+    write_run(tmp_path, short.apply(everything).replace(precision="bf16"), None)
+    write_run(tmp_path, short.apply(bn).replace(precision="bf16", lr=0.3), 0.9)
+    runs = list_runs(tmp_path)
+    view = collect(depth, runs, short, "bf16")
+    assert [point.spec.trainable for point in view.points] == ["bn", "all", "bn"]
+    first, second, alternate = view.points
+    assert first.accuracy == Spread(0.45, 0.40, 0.50, 2)
+    assert first.published == pytest.approx(0.481)
+    assert first.difference == pytest.approx(0.45 - 0.481)
+    assert first.trained == 1120
+    assert (second.accuracy, second.unfinished, second.published) == (None, 1, 0.905)
+    assert alternate.spec.norm_init == "ones_ones"
+    assert alternate.runs == ()
+    assert [(v.scale.name, v.precision, v.data) for v in views(depth, runs)] == [
+        ("short", "bf16", "cifar10")
+    ]
+    rows = table(view.points)
+    assert rows[0]["n"] == 2
+    assert rows[2]["norm_init"] == "ones_ones"
+
+
+def test_a_stand_in_for_the_data_has_no_published_number(tmp_path):
+    depth = experiments()["depth"].only(["cifar_resnet_14"], ["bn"])
+    spec = SCALES["short"].apply(depth.points[0]).replace(data="digits")
+    write_run(tmp_path, spec, 0.8)
+    (view,) = views(depth, list_runs(tmp_path))
+    assert view.data == "digits"
+    assert view.points[0].accuracy is not None
+    assert view.points[0].published is None

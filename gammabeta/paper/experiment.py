@@ -1,0 +1,69 @@
+"""What an experiment of the paper is: the runs it needs, and what is shown of them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from gammabeta.errors import InputError, suggest
+from gammabeta.language import parse
+from gammabeta.names import parse_name
+from gammabeta.paper.scales import Scale
+from gammabeta.spec import RunSpec
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One table or figure.
+
+    points: the published recipes, with seed 0: a point of the figure each. replicates: seeds a
+    point, as published. axis: what the figure has on its horizontal axis: a field of RunSpec,
+    "parameters" (how many train), "epochs", "threshold", or "" for a table. probes: what is
+    measured on the finished runs, see `gammabeta.probe`.
+    """
+
+    name: str
+    question: str
+    caption: str
+    source: str
+    axis: str
+    replicates: int
+    probes: tuple[str, ...]
+    points: tuple[RunSpec, ...]
+
+    def at(self, scale: Scale, replicates: int | None = None) -> list[RunSpec]:
+        """The runs at a scale: seeds 0, 1, ... of each point, seed by seed, so that what is there
+        after half of them is a whole figure already."""
+        count = replicates or min(scale.replicates or self.replicates, self.replicates)
+        found = [
+            scale.apply(point).replace(seed=seed) for seed in range(count) for point in self.points
+        ]
+        return list({spec.id: spec for spec in found}.values())
+
+    def only(self, networks: Sequence[str] = (), subsets: Sequence[str] = ()) -> "Experiment":
+        """With the points of these networks and subsets alone. Raises InputError for one that the
+        experiment does not have."""
+        models = [str(parse_name(name)) for name in networks]
+        texts = [str(parse(text)) for text in subsets]
+        self._check("networks", models, [point.model for point in self.points])
+        self._check("subsets", texts, [point.trainable for point in self.points])
+        kept = tuple(
+            point
+            for point in self.points
+            if (not models or point.model in models) and (not texts or point.trainable in texts)
+        )
+        if self.points and not kept:
+            raise InputError(
+                f"{self.name} has no point with {', '.join(texts)} on {', '.join(models)}: "
+                "leave one of them out"
+            )
+        return replace(self, points=kept)
+
+    def changed(self, change: Callable[[RunSpec], RunSpec]) -> "Experiment":
+        """With every point changed."""
+        return replace(self, points=tuple(map(change, self.points)))
+
+    def _check(self, what: str, wanted: Sequence[str], known: Sequence[str]) -> None:
+        for name in wanted:
+            if name not in known:
+                raise InputError(
+                    f"{self.name} has no '{name}': {suggest(name, sorted(set(known)))}", what
+                )

@@ -1,0 +1,162 @@
+"""The points of an experiment, filled in from a store: ours, published, and how many replicates.
+
+A run belongs to a point if its spec is the point's at that scale but for the seed, so runs of more
+seeds than an experiment asks for count too.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from gammabeta.analysis import Spread, spread
+from gammabeta.paper.experiment import Experiment
+from gammabeta.paper.published import published_accuracy
+from gammabeta.paper.scales import SCALES, Scale
+from gammabeta.spec import CHOICES, RunSpec
+from gammabeta.store import RunFolder
+
+STAND_INS = ("digits", "synthetic")  # data sets on which no experiment was published
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of a figure. spec: as it was run, with seed 0. published: of the point's published
+    recipe, in 0..1, however short our own runs are. runs: those that have finished, by seed;
+    unfinished: how many have begun and not finished. trained: how many values train."""
+
+    spec: RunSpec
+    published: float | None
+    runs: tuple[RunFolder, ...]
+    unfinished: int
+    trained: int | None
+    accuracy: Spread | None
+    top5: Spread | None
+
+    @property
+    def difference(self) -> float | None:
+        """Ours less published, in 0..1."""
+        if self.accuracy is None or self.published is None:
+            return None
+        return self.accuracy.mean - self.published
+
+
+@dataclass(frozen=True)
+class View:
+    """One experiment at one scale, in one precision, on one data set."""
+
+    experiment: Experiment
+    scale: Scale
+    precision: str
+    data: str
+    points: tuple[Point, ...]
+
+    @property
+    def done(self) -> list[Point]:
+        """The points that have a value."""
+        return [point for point in self.points if point.accuracy is not None]
+
+    @property
+    def runs(self) -> list[RunFolder]:
+        """The finished runs of all points."""
+        return [run for point in self.points for run in point.runs]
+
+
+def views(experiment: Experiment, runs: Iterable[RunFolder]) -> list[View]:
+    """Every way in which a store holds runs of an experiment: the published scale first, then those
+    with more points. Empty when it holds none."""
+    index = _index(runs)
+    found = []
+    for scale in SCALES.values():
+        for precision in CHOICES["precision"]:
+            for data in (None, *STAND_INS):
+                view = _view(experiment, scale, precision, data, index)
+                if view.runs or any(point.unfinished for point in view.points):
+                    found.append(view)
+    order = list(SCALES.values())
+    return sorted(found, key=lambda view: (order.index(view.scale), -len(view.done)))
+
+
+def collect(
+    experiment: Experiment, runs: Iterable[RunFolder], scale: Scale, precision: str,
+    data: str | None = None,
+) -> View:  # fmt: skip
+    """The experiment as a store has it. data: another data set than the experiment's own."""
+    return _view(experiment, scale, precision, data, _index(runs))
+
+
+def recipe(point: RunSpec, scale: Scale, precision: str, data: str | None) -> RunSpec:
+    """What is run for a point."""
+    spec = scale.apply(point).replace(precision=precision)
+    return spec if data is None else spec.replace(data=data)
+
+
+def _view(
+    experiment: Experiment, scale: Scale, precision: str, data: str | None,
+    index: dict[str, list[RunFolder]],
+) -> View:  # fmt: skip
+    points = tuple(
+        _point(
+            recipe(point, scale, precision, data),
+            published_accuracy(point) if data is None else None,
+            index,
+        )
+        for point in experiment.points
+    )
+    own = ", ".join(dict.fromkeys(point.data for point in experiment.points))
+    return View(experiment, scale, precision, data or own, points)
+
+
+def _point(spec: RunSpec, published: float | None, index: dict[str, list[RunFolder]]) -> Point:
+    runs = index.get(_seedless(spec.to_dict()), [])
+    done = [run for run in runs if run.status == "ok"]
+    results = [run.result or {} for run in done]
+    trained = next((run.inputs["subset"]["trained"] for run in done), None)
+    return Point(
+        spec=spec,
+        published=published,
+        runs=tuple(done),
+        unfinished=len(runs) - len(done),
+        trained=trained,
+        accuracy=spread(result.get("test_accuracy") for result in results),
+        top5=spread(result.get("test_top5") for result in results),
+    )
+
+
+def _index(runs: Iterable[RunFolder]) -> dict[str, list[RunFolder]]:
+    """Runs by their spec without its seed, in the order of their seeds."""
+    found: dict[str, list[RunFolder]] = {}
+    for run in sorted(runs, key=lambda run: _seed(run.spec)):
+        found.setdefault(_seedless(run.spec), []).append(run)
+    return found
+
+
+def _seedless(spec: dict[str, object]) -> str:
+    return json.dumps({key: each for key, each in spec.items() if key != "seed"}, sort_keys=True)
+
+
+def _seed(spec: dict[str, object]) -> int:
+    seed = spec.get("seed")
+    return seed if isinstance(seed, int) else 0
+
+
+def table(points: Sequence[Point]) -> list[dict[str, object]]:
+    """A row a point, plain values; accuracies in 0..1, the difference too."""
+    return [
+        {
+            "model": point.spec.model,
+            "trainable": point.spec.trainable,
+            **{key: value for key, value in point.spec.chosen().items() if key in _SHOWN},
+            "trained": point.trained,
+            "n": len(point.runs),
+            "mean": point.accuracy.mean if point.accuracy else None,
+            "low": point.accuracy.low if point.accuracy else None,
+            "high": point.accuracy.high if point.accuracy else None,
+            "published": point.published,
+            "difference": point.difference,
+            "top5": point.top5.mean if point.top5 else None,
+        }
+        for point in points
+    ]
+
+
+_SHOWN = ("lr", "norm_init", "weight_init", "optimizer", "schedule", "batch_size", "statistics")
