@@ -24,6 +24,7 @@ FIELDS = tuple(item.name for item in fields(RunSpec))
 # Arguments of `train` and `sweep`; the defaults are theirs.
 _EXECUTION = ("runs", "data_dir", "engine", "device", "in_step")
 _ON_OFF = ("nesterov", "flip")
+_COUNTS = ("seed", "epochs", "batch_size", "subsample", "test_subsample", "schedule_steps")
 _MOST = 10_000  # runs of one command
 
 
@@ -167,7 +168,7 @@ def add_members(parser: Any) -> None:
 
 
 def _metavar(name: str) -> str:
-    return {"seed": "N", "epochs": "N", "batch_size": "N", "subsample": "N"}.get(name, "VALUE")
+    return "N" if name in _COUNTS else "VALUE"
 
 
 def reader(name: str) -> Any:

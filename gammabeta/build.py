@@ -10,7 +10,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from gammabeta.data import Dataset, load_dataset, randomise_labels, subsample
+from gammabeta.data import (
+    Dataset,
+    load_dataset,
+    randomise_labels,
+    subsample,
+    subsample_test,
+    unnormalised,
+)
 from gammabeta.errors import InputError, about
 from gammabeta.models import architecture, create_model
 from gammabeta.spec import RunSpec
@@ -63,7 +70,8 @@ def check_network(spec: RunSpec, num_classes: int | None = None) -> None:
 def load_data(
     spec: RunSpec, data_dir: str | Path | None = None, loaded: dict[str, Dataset] | None = None
 ) -> Dataset:
-    """The data of a spec, with its subsample and random labels; checks the batch size.
+    """The data of a spec, with its subsamples, random labels and normalisation; checks the batch
+    size.
 
     loaded: data sets that need not be read again, by name; this one is kept there.
     """
@@ -75,6 +83,11 @@ def load_data(
     if spec.subsample is not None:
         with about("subsample"):
             data = subsample(data, spec.subsample)
+    if spec.test_subsample is not None:
+        with about("test_subsample"):
+            data = subsample_test(data, spec.test_subsample)
+    if spec.normalisation == "none":
+        data = unnormalised(data)
     if spec.random_labels:
         data = randomise_labels(data, spec.random_labels, spec.seed)
     count = len(data.train.labels)
@@ -122,6 +135,7 @@ def make_network(spec: RunSpec, num_classes: int) -> tuple[nn.Module, Subset]:
             num_classes=num_classes,
             weight_init=spec.weight_init,
             norm_init=spec.norm_init,
+            bias_init=spec.bias_init,
             seed=spec.seed,
         )
     with about("trainable"):

@@ -184,8 +184,8 @@ def print_plan(
 
 def spec_values(spec: RunSpec, names: Iterable[str]) -> list[str]:
     """Fields of a spec as a reader would write them."""
-    values = spec.to_dict()
-    return [plain(values[name]) for name in names]
+    values = spec.to_dict()  # leaves out what earlier runs did not have
+    return [plain(values.get(name, getattr(spec, name))) for name in names]
 
 
 def print_runs(folders: list[RunFolder], root: Path, as_json: bool) -> None:

@@ -22,18 +22,26 @@ from gammabeta.names import parse_name
 FORMAT = 1  # of spec.json
 # Fields that came after the first runs, with the value that those had. At it a field is left out of
 # the JSON, so that a run keeps its name when the spec learns something new.
-_LATER: dict[str, Any] = {}
+_LATER: dict[str, Any] = {
+    "schedule_steps": None,
+    "brightness": 0.0,
+    "normalisation": "imagenet",
+    "test_subsample": None,
+    "bias_init": "uniform",
+}
 
 DATA_SETS = ("cifar10", "cifar100", "digits", "synthetic")
 ROLES = ("gamma", "beta", "output", "shortcut", "conv", "linear", "bias", "other")
 CHOICES: dict[str, tuple[str, ...]] = {
     "data": DATA_SETS,
     "optimizer": ("sgd", "adam", "adamw"),
-    "schedule": ("step", "cosine", "constant"),
+    "schedule": ("step", "cosine", "constant", "linear_cosine", "cosine_restarts", "ramp"),
     "weight_init": ("kaiming_normal", "kaiming_uniform", "orthogonal", "binary"),
     "norm_init": ("uniform", "ones", "ones_ones", "symmetric"),
+    "bias_init": ("uniform", "zeros"),
     "statistics": ("track", "frozen", "batch"),
     "precision": ("fp32", "bf16"),
+    "normalisation": ("imagenet", "none"),
 }
 # What a field left at None becomes. Digits are not flipped: a mirrored 2 is no 2.
 _BY_DATA: dict[str, dict[str, Any]] = {
@@ -47,10 +55,14 @@ _BY_OPTIMIZER: dict[str, dict[str, Any]] = {
     "adam": {"lr": 0.001, "momentum": 0.0, "betas": (0.9, 0.999)},
     "adamw": {"lr": 0.001, "momentum": 0.0, "betas": (0.9, 0.999)},
 }
+_NO_DROPS: dict[str, Any] = {"drops": (), "drop_factor": 1.0}
 _BY_SCHEDULE: dict[str, dict[str, Any]] = {
     "step": {"drops": (0.5, 0.75), "drop_factor": 0.1},
-    "cosine": {"drops": (), "drop_factor": 1.0},
-    "constant": {"drops": (), "drop_factor": 1.0},
+    "cosine": _NO_DROPS | {"schedule_steps": None},
+    "constant": _NO_DROPS,
+    "linear_cosine": _NO_DROPS | {"schedule_steps": None},
+    "cosine_restarts": _NO_DROPS | {"schedule_steps": 1000},
+    "ramp": _NO_DROPS,
 }
 _RESOLVED_BY = {"data": _BY_DATA, "optimizer": _BY_OPTIMIZER, "schedule": _BY_SCHEDULE}
 
@@ -83,27 +95,44 @@ class RunSpec:
     weight_decay: float = _help("on every trained tensor, gamma and beta included", 1e-4)
     lr_by_role: tuple[tuple[str, float], ...] = _help("other rates, e.g. output=0.01,beta=0.2", ())
     weight_decay_by_role: tuple[tuple[str, float], ...] = _help("other decays, e.g. gamma=0", ())
-    schedule: str = _help("step, cosine or constant", "step")
+    schedule: str = _help(", ".join(CHOICES["schedule"]), "step")
     drops: tuple[float, ...] = _help("step: when, as shares of the run (default 1/2,3/4)", None)
     drop_factor: float = _help("step: the rate is multiplied by this at each drop (0.1)", None)
+    schedule_steps: int | None = _help(
+        "steps that cosine and linear_cosine take to come down (the whole run), or cosine_restarts "
+        "to its first restart (1000); then each takes twice as long",
+        None,
+    )
     warmup_epochs: float = _help("the rate rises linearly from 0 over these epochs", 0.0)
     label_smoothing: float = _help("in [0, 1)", 0.0)
     weight_init: str = _help(", ".join(CHOICES["weight_init"]), "kaiming_normal")
     norm_init: str = _help(
         "gamma, beta: uniform U(0,1),0; ones 1,0; ones_ones 1,1; symmetric U(-1,1),0", "uniform"
     )
+    bias_init: str = _help(
+        "of convolutions and classifier: uniform, torch's default; zeros, Keras'", "uniform"
+    )
     statistics: str = _help("running statistics: track, frozen, or batch (never use them)", "track")
     precision: str = _help("fp32, or bf16 (autocast; trained tensors stay fp32)", "fp32")
     flip: bool = _help("random horizontal flips (default: on for cifar)", None)
     crop_padding: int = _help("random crops after padding by this many pixels (cifar: 4)", None)
+    brightness: float = _help(
+        "random brightness: up to this is added to pixels in [0, 1] or taken away, then they are "
+        "clipped (0: none)",
+        0.0,
+    )
+    normalisation: str = _help(
+        "of pixels: imagenet, by its mean and deviation; none, they stay in [0, 1]", "imagenet"
+    )
     subsample: int | None = _help("train on the first N images only", None)
+    test_subsample: int | None = _help("test on the first N test images only", None)
     random_labels: float = _help("share of training labels replaced by random classes", 0.0)
 
     def __post_init__(self) -> None:
         for item in fields(self):
             value = getattr(self, item.name)
             with about(item.name):
-                if value is None and item.name not in _OPTIONAL:
+                if value is None:
                     value = self._resolve(item.name)
                 value = _typed(item.name, _TYPES[item.name], value)
             object.__setattr__(self, item.name, value)
@@ -120,6 +149,8 @@ class RunSpec:
                 _check_choice(decider, choice)
             if name in table[choice]:
                 return table[choice][name]
+        if name in _OPTIONAL:
+            return None
         raise InputError(f"{name} needs a value")
 
     @property
@@ -255,6 +286,7 @@ def _check(spec: RunSpec) -> None:
         ("warmup_epochs", 0, spec.epochs, False),
         ("label_smoothing", 0, 1, False),
         ("crop_padding", 0, 32, True),
+        ("brightness", 0, 1, True),
         ("random_labels", 0, 1, True),
     ]
     for name, low, high, inclusive in ranges:
@@ -268,9 +300,13 @@ def _check(spec: RunSpec) -> None:
         for role, value in getattr(spec, name):
             if value < 0:
                 raise InputError(f"{name}: {role}={value:g} is below 0: write 0 or more", name)
-    if spec.subsample is not None and spec.subsample < 1:
-        message = f"subsample is {spec.subsample}: write 1 or more, or leave it out"
-        raise InputError(message, "subsample")
+    for name in sorted(_OPTIONAL):
+        value = getattr(spec, name)
+        if value is not None and value < 1:
+            raise InputError(f"{name} is {value}: write 1 or more, or leave it out", name)
+    if spec.schedule_steps is not None and "schedule_steps" not in _BY_SCHEDULE[spec.schedule]:
+        message = f"schedule_steps belongs to the cosines: leave it out with {spec.schedule}"
+        raise InputError(message, "schedule_steps")
     if list(spec.drops) != sorted(set(spec.drops)) or not all(0 < d < 1 for d in spec.drops):
         message = "drops must rise and lie between 0 and 1 (shares of the run), as in 1/2,3/4"
         raise InputError(message, "drops")

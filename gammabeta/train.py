@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gammabeta.data.augment import epoch_plan
+from gammabeta.data.augment import EpochPlan, epoch_plan
 from gammabeta.engine import Engine
 from gammabeta.errors import RunError
 from gammabeta.gammas import small_gammas
@@ -41,9 +41,7 @@ def train_epochs(engine: Engine, spec: RunSpec, first_epoch: int) -> Iterator[St
     steps_per_epoch = math.ceil(count / spec.batch_size)
     for epoch in range(first_epoch, spec.epochs):
         started = time.perf_counter()
-        engine.begin_epoch(
-            epoch_plan(spec.seed, epoch, count, crop_padding=spec.crop_padding, flip=spec.flip)
-        )
+        engine.begin_epoch(plan_of(spec, epoch, count))
         for index in range(steps_per_epoch):
             done = epoch * steps_per_epoch + index
             start = index * spec.batch_size
@@ -71,6 +69,14 @@ def train_epochs(engine: Engine, spec: RunSpec, first_epoch: int) -> Iterator[St
         )
 
 
+def plan_of(spec: RunSpec, epoch: int, count: int) -> EpochPlan:
+    """The order and augmentation of an epoch of this run, over `count` images."""
+    return epoch_plan(
+        spec.seed, epoch, count,
+        crop_padding=spec.crop_padding, flip=spec.flip, brightness=spec.brightness,
+    )  # fmt: skip
+
+
 def _check_finite(which: str, loss: float, epoch: int) -> None:
     if not math.isfinite(loss):
         raise RunError(
@@ -85,10 +91,7 @@ def seconds_per_step(engines: Sequence[Engine], spec: RunSpec) -> float:
     before = [engine.state() for engine in engines]
     count = len(engines[0].data.train.labels)
     for engine in engines:
-        seed = engine.spec.seed
-        engine.begin_epoch(
-            epoch_plan(seed, 0, count, crop_padding=spec.crop_padding, flip=spec.flip)
-        )
+        engine.begin_epoch(plan_of(engine.spec, 0, count))
     times = []
     for _ in range(3):
         started = time.perf_counter()

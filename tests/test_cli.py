@@ -1,5 +1,6 @@
 """The command line as a user meets it: train, runs, models, report, demo."""
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -9,7 +10,7 @@ import pytest
 from data_files import arrays, write_binary
 
 import gammabeta
-from gammabeta import demo
+from gammabeta import RunSpec, demo
 from gammabeta.cli import main
 from gammabeta.engine import ENGINES
 from gammabeta.names import PAPER_NETWORKS
@@ -95,14 +96,19 @@ def test_every_field_of_a_spec_is_a_flag(here, capsys):
         "--warmup-epochs": "0.5", "--label-smoothing": "0.1", "--weight-init": "binary",
         "--norm-init": "symmetric", "--statistics": "frozen", "--precision": "bf16",
         "--crop-padding": "3", "--subsample": "100", "--random-labels": "0.25",
+        "--bias-init": "zeros", "--brightness": "0.5", "--normalisation": "none",
+        "--test-subsample": "50",
     }  # fmt: skip
     words = [word for pair in flags.items() for word in pair]
     out, _ = call(capsys, "train", *words, "--nesterov", "--flip", "--print-spec", "--json")
     values = json.loads(out)
     plain = json.loads(call(capsys, "train", "--print-spec", "--json")[0])
-    assert values.keys() == plain.keys()
-    same = {key for key in values if values[key] == plain[key]}
+    assert {item.name for item in dataclasses.fields(RunSpec)} - values.keys() == {"schedule_steps"}
+    same = {key for key in values if values[key] == plain.get(key)}
     assert same == {"format", "optimizer", "schedule", "betas", "flip"}
+    words = ("--schedule", "cosine", "--schedule-steps", "1000")
+    out, _ = call(capsys, "train", *words, "--print-spec", "--json")
+    assert json.loads(out)["schedule_steps"] == 1000
     assert values["lr_by_role"] == {"beta": 0.5, "output": 0.01}
 
 

@@ -64,6 +64,67 @@ def test_normalise_equals_its_definition() -> None:
     assert np.abs(result.numpy() - expected).max() < 1e-6
 
 
+def slow_brightness(image: np.ndarray, added: np.float32) -> np.ndarray:
+    """One image, H W C, uint8: pixels in [0, 1], brighter or darker, clipped."""
+    result = np.empty(image.shape)
+    for place in np.ndindex(*image.shape):
+        result[place] = min(max(image[place] / 255 + float(added), 0.0), 1.0)
+    return result
+
+
+def test_brightness_equals_its_slow_twin() -> None:
+    draws = np.random.default_rng(0)
+    images = draws.integers(0, 256, size=(6, 4, 5, 3), dtype=np.uint8)
+    added = np.array([-0.5, 0.5, 0, 0.25, -0.01, -1], dtype=np.float32)
+    slow = np.stack([slow_brightness(*each) for each in zip(images, added, strict=True)])
+    assert (slow[0] == 0).any()
+    assert (slow[1] == 1).any()
+    assert not slow[5].any()
+    slow = slow.transpose(0, 3, 1, 2)
+    given = torch.from_numpy(images)
+    before = given.clone()
+    plain = normalise(given, (0, 0, 0), (1, 1, 1), torch.from_numpy(added))
+    assert plain.is_contiguous(memory_format=torch.channels_last)
+    assert np.abs(plain.numpy() - slow).max() < 1e-6
+    result = normalise(given, MEAN, STD, torch.from_numpy(added)).numpy()
+    expected = (slow - np.reshape(MEAN, (3, 1, 1))) / np.reshape(STD, (3, 1, 1))
+    assert np.abs(result - expected).max() < 1e-5
+    assert torch.equal(given, before)
+    unchanged = torch.zeros(6)
+    assert torch.equal(normalise(given, MEAN, STD, unchanged), normalise(given, MEAN, STD))
+
+
+def test_without_normalisation_pixels_stay_in_0_to_1() -> None:
+    images = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1).expand(1, 16, 16, 3)
+    result = normalise(images, (0, 0, 0), (1, 1, 1))
+    assert torch.equal(result, images.permute(0, 3, 1, 2).float() / 255)
+
+
+def test_brightness_is_drawn_for_each_image_from_a_stream_of_its_own() -> None:
+    plan = epoch_plan(3, 5, 5000, crop_padding=4, flip=True, brightness=0.5)
+    added = plan.brightness
+    assert added is not None
+    assert added.dtype == np.float32
+    assert added.shape == (5000,)
+    assert -0.5 <= added.min() < -0.499
+    assert 0.499 < added.max() <= 0.5
+    # Uniform: mean 0, deviation 1 / sqrt(12); four standard errors are 0.016.
+    assert abs(added.mean()) < 0.017
+    assert abs(added.std() - 12**-0.5) < 0.01
+    dark = epoch_plan(3, 5, 5000, crop_padding=4, flip=True)
+    assert dark.brightness is None
+    for name in ("order", "shift", "flip"):
+        assert np.array_equal(getattr(plan, name), getattr(dark, name))
+    bare = epoch_plan(3, 5, 5000, crop_padding=0, flip=False, brightness=0.25)
+    assert np.array_equal(2 * bare.brightness, added)
+    for seed, epoch in ((3, 6), (4, 5)):
+        other = epoch_plan(seed, epoch, 5000, crop_padding=4, flip=True, brightness=0.5)
+        assert not np.array_equal(other.brightness, added)
+    # If this fails after an update of NumPy, old runs can no longer be repeated with it.
+    drawn = [-0.02907075546681881, -0.1919054239988327, 0.366250216960907]
+    assert added[:3].tolist() == drawn
+
+
 def plan_sha256(seed: int, epoch: int, count: int = 1000) -> str:
     plan = epoch_plan(seed, epoch, count, crop_padding=4, flip=True)
     digest = hashlib.sha256()

@@ -13,6 +13,7 @@ from gammabeta.data import (
     make_dataset,
     randomise_labels,
     subsample,
+    subsample_test,
 )
 from gammabeta.errors import InputError
 
@@ -83,6 +84,19 @@ def test_subsample_takes_the_first_images_and_keeps_the_rest() -> None:
     for count in (0, -1, 201):
         with pytest.raises(InputError, match="write 1 to 200"):
             subsample(whole, count)
+
+
+def test_subsample_test_takes_the_first_test_images() -> None:
+    whole = made()
+    count = len(whole.test.labels)
+    part = subsample_test(whole, 3)
+    assert np.array_equal(part.test.images, whole.test.images[:3])
+    assert np.array_equal(part.test.labels, whole.test.labels[:3])
+    assert part.train is whole.train
+    assert part.sha256 == whole.sha256
+    for wrong in (0, count + 1):
+        with pytest.raises(InputError, match=f"write 1 to {count}"):
+            subsample_test(whole, wrong)
 
 
 def test_random_labels_hit_the_share_uniformly_and_follow_the_seed() -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import math
 
 import numpy as np
 import pytest
@@ -18,7 +17,7 @@ from gammabeta.engine.fused import FusedEngine, check_members, make_members, why
 from gammabeta.engine.graphs import GraphedSteps
 from gammabeta.engine.lean import LeanEngine
 from gammabeta.errors import InputError
-from gammabeta.schedule import learning_rate_factor
+from gammabeta.train import plan_of
 
 SMALL = RunSpec(model="cifar_resnet_8_4", data="synthetic", epochs=4, batch_size=16, flip=True)
 
@@ -53,9 +52,7 @@ def fitting(spec):
 
 def train_epoch(engine, epoch, factor=1.0):
     spec, count = engine.spec, len(engine.data.train.labels)
-    engine.begin_epoch(
-        epoch_plan(spec.seed, epoch, count, crop_padding=spec.crop_padding, flip=spec.flip)
-    )
+    engine.begin_epoch(plan_of(spec, epoch, count))
     for start in range(0, count, spec.batch_size):
         engine.step(start, min(start + spec.batch_size, count), factor)
     return engine.totals()
@@ -451,21 +448,3 @@ def test_a_gpu_computes_the_same(engine):
     cpu = make_engine(WIDE)
     for epoch in range(2):
         assert train_epoch(gpu, epoch)[0] == pytest.approx(train_epoch(cpu, epoch)[0], rel=1e-2)
-
-
-FACTORS = [
-    (RunSpec(), {0: 1, 31_279: 1, 31_280: 0.1, 46_919: 0.1, 46_920: 0.01, 62_559: 0.01}),
-    (RunSpec(schedule="constant"), {0: 1, 62_559: 1}),
-    (RunSpec(schedule="cosine"), {0: 1, 31_280: 0.5, 62_559: 0.0}),
-    (RunSpec(warmup_epochs=2), {0: 0, 391: 0.5, 782: 1, 31_280: 0.1}),
-    (RunSpec(epochs=90, drops=(1 / 3, 2 / 3, 8 / 9)), {30 * 391 - 1: 1, 30 * 391: 0.1,
-                                                       60 * 391: 0.01, 80 * 391: 0.001}),
-    (RunSpec(drops=(), drop_factor=1.0), {62_559: 1}),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("spec", "expected"), FACTORS)
-def test_learning_rate_factors(spec, expected):
-    for step, factor in expected.items():
-        assert learning_rate_factor(spec, step, 391) == pytest.approx(factor, abs=1e-8)
-    assert math.ceil(50_000 / 128) == 391

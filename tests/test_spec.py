@@ -26,6 +26,16 @@ def test_defaults_are_the_papers_recipe():
 def test_the_id_of_the_default_spec_is_fixed():
     # A change here relabels every stored run: it needs a new FORMAT and a migration.
     assert RunSpec().id == "9b1b57728118"
+    report = RunSpec(
+        model="report_resnet20", optimizer="adam", schedule="cosine", norm_init="ones",
+        subsample=10_000, flip=False,
+    )  # fmt: skip
+    assert report.id == "93ce1ffaa259"
+    digits = RunSpec(
+        model="cifar_resnet_110", trainable="bn+output", data="digits", schedule="constant",
+        epochs=3, lr_by_role={"output": 0.01},
+    )  # fmt: skip
+    assert digits.id == "66b176c43f56"
 
 
 @pytest.mark.parametrize(
@@ -54,8 +64,11 @@ def test_every_field_is_part_of_the_identity(name):
         "drop_factor": 0.5, "warmup_epochs": 1.0, "label_smoothing": 0.1,
         "weight_init": "binary", "norm_init": "ones", "statistics": "batch", "precision": "bf16",
         "flip": False, "crop_padding": 0, "subsample": 100, "random_labels": 0.5,
+        "schedule_steps": 1000, "bias_init": "zeros", "brightness": 0.5, "normalisation": "none",
+        "test_subsample": 100,
     }  # fmt: skip
-    base = RunSpec(optimizer="adam") if name == "betas" else RunSpec()
+    bases = {"betas": {"optimizer": "adam"}, "schedule_steps": {"schedule": "cosine"}}
+    base = RunSpec(**bases.get(name, {}))
     assert base.replace(**{name: other[name]}).id != base.id
 
 
@@ -74,6 +87,10 @@ def test_defaults_follow_what_decides_them():
     assert RunSpec().replace(optimizer="adam", lr=0.5).lr == 0.5
     assert RunSpec(data="digits").flip is False
     assert RunSpec(schedule="cosine").drops == ()
+    restarts = RunSpec(schedule="cosine_restarts")
+    assert restarts.schedule_steps == 1000
+    assert restarts.replace(schedule="cosine").schedule_steps is None
+    assert restarts.replace(schedule="step") == RunSpec()
     assert adam.replace(optimizer="sgd") == RunSpec()
 
 
@@ -84,6 +101,11 @@ def test_defaults_follow_what_decides_them():
         ({"data": "digits", "epochs": 2, "lr": 0.1}, {"data": "digits", "epochs": 2}),
         ({"optimizer": "adam", "lr": 0.1}, {"optimizer": "adam", "lr": 0.1}),
         ({"schedule": "cosine", "flip": False}, {"schedule": "cosine", "flip": False}),
+        ({"schedule": "cosine_restarts", "schedule_steps": 1000}, {"schedule": "cosine_restarts"}),
+        (
+            {"schedule": "linear_cosine", "schedule_steps": 9, "normalisation": "none"},
+            {"schedule": "linear_cosine", "schedule_steps": 9, "normalisation": "none"},
+        ),
         ({"lr_by_role": {"beta": 1}, "drops": (0.5,)}, {"lr_by_role": {"beta": 1}, "drops": [0.5]}),
     ],
 )
@@ -124,6 +146,14 @@ WRONG = [
     ({"label_smoothing": 1.0}, "below 1"),
     ({"random_labels": 1.5}, "at most 1"),
     ({"subsample": 0}, "1 or more"),
+    ({"test_subsample": 0}, "1 or more"),
+    ({"schedule": "cosine", "schedule_steps": 0}, "1 or more"),
+    ({"schedule_steps": 1000}, "schedule_steps belongs to the cosines: leave it out with step"),
+    ({"schedule": "ramp", "schedule_steps": 9}, "leave it out with ramp"),
+    ({"brightness": 1.5}, "at most 1"),
+    ({"brightness": -0.5}, "at least 0"),
+    ({"normalisation": "cifar"}, "known: imagenet, none"),
+    ({"bias_init": "zero"}, "did you mean zeros"),
     ({"warmup_epochs": 160}, "below 160"),
     ({"precision": "fp16"}, "did you mean"),
     ({"statistics": "freeze"}, "did you mean frozen"),

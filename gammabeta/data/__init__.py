@@ -8,13 +8,30 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gammabeta.data.cifar import load_cifar
-from gammabeta.data.dataset import Dataset, Split, make_dataset, randomise_labels, subsample
+from gammabeta.data.dataset import (
+    Dataset,
+    Split,
+    make_dataset,
+    randomise_labels,
+    subsample,
+    subsample_test,
+    unnormalised,
+)
 from gammabeta.data.digits import load_digits
 from gammabeta.data.synthetic import load_synthetic
 from gammabeta.errors import InputError, suggest
 from gammabeta.spec import DATA_SETS
 
-__all__ = ["Dataset", "Split", "load_dataset", "make_dataset", "randomise_labels", "subsample"]
+__all__ = [
+    "Dataset",
+    "Split",
+    "load_dataset",
+    "make_dataset",
+    "randomise_labels",
+    "subsample",
+    "subsample_test",
+    "unnormalised",
+]
 
 _SHIPPED: dict[str, Callable[[], Dataset]] = {"digits": load_digits, "synthetic": load_synthetic}
 

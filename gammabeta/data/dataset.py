@@ -109,6 +109,23 @@ def subsample(dataset: Dataset, count: int) -> Dataset:
     return dataclasses.replace(dataset, train=train)
 
 
+def subsample_test(dataset: Dataset, count: int) -> Dataset:
+    """The first `count` test images; the training split and sha256 stay."""
+    available = len(dataset.test.labels)
+    if not 1 <= count <= available:
+        raise InputError(
+            f"test_subsample is {count}, but {dataset.name} has {available:,} test images: "
+            f"write 1 to {available}"
+        )
+    test = Split(dataset.test.images[:count], dataset.test.labels[:count])
+    return dataclasses.replace(dataset, test=test)
+
+
+def unnormalised(dataset: Dataset) -> Dataset:
+    """Pixels are left in [0, 1]: mean 0, deviation 1."""
+    return dataclasses.replace(dataset, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+
+
 def randomise_labels(dataset: Dataset, share: float, seed: int) -> Dataset:
     """Redraw this share of the training labels, uniformly over all classes; sha256 stays.
 

@@ -28,6 +28,9 @@ class Batches:
         self._order = torch.from_numpy(plan.order).to(self.device)
         self._shift = torch.from_numpy(plan.shift).to(self.device)
         self._flip = torch.from_numpy(plan.flip).to(self.device)
+        self._brightness = None
+        if plan.brightness is not None:
+            self._brightness = torch.from_numpy(plan.brightness).to(self.device)
 
     def labels(self, start: int, stop: int) -> Tensor:
         """Labels of the images start..stop of the epoch's order."""
@@ -39,7 +42,8 @@ class Batches:
         pixels = augment(
             self._images[index], self._shift[index], self._flip[index], self.spec.crop_padding
         )
-        return self._normalised(pixels)
+        added = None if self._brightness is None else self._brightness[index]
+        return normalise(pixels, self.data.mean, self.data.std, added)
 
     def test(self) -> Iterator[tuple[Tensor, Tensor]]:
         """(images, labels) of the whole test set."""

@@ -21,7 +21,7 @@ from gammabeta.fused.plan import make_plan
 from gammabeta.fused.program import Program
 from gammabeta.models.cifar_resnet import CifarResNet
 from gammabeta.passes import keep_freed_memory
-from gammabeta.spec import RunSpec
+from gammabeta.spec import RunSpec, differing
 from gammabeta.subset import Subset, under
 
 _TRAINABLE = ("bn", "gamma", "beta")  # each also with +output
@@ -143,13 +143,13 @@ def check_members(specs: Sequence[RunSpec], model: nn.Module, device: torch.devi
     reason = why_not(specs[0], model, device)
     if reason is not None:
         raise InputError(f"only the fused engine trains members, and it cannot run this: {reason}")
-    first = specs[0].to_dict()
     for spec in specs[1:]:
-        for key, value in spec.to_dict().items():
-            if key not in OWN and value != first[key]:
+        for key in differing([specs[0], spec]):
+            if key not in OWN:
+                values = f"{getattr(specs[0], key)} and {getattr(spec, key)}"
                 raise InputError(
-                    f"members cannot differ in {key} ({first[key]} and {value}): they may differ "
-                    f"in {', '.join(OWN)}"
+                    f"members cannot differ in {key} ({values}): they may differ in "
+                    f"{', '.join(OWN)}"
                 )
 
 

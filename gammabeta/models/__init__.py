@@ -22,6 +22,7 @@ def create_model(
     num_classes: int | None = None,
     weight_init: str = "kaiming_normal",
     norm_init: str = "uniform",
+    bias_init: str = "uniform",
     seed: int = 0,
 ) -> nn.Module:
     """The network `name` at its random start, on the CPU, in training mode.
@@ -30,7 +31,7 @@ def create_model(
     (N, num_classes). Raises InputError, with the nearest right names, for a wrong name.
     """
     model = architecture(name, num_classes).to_empty(device="cpu")
-    initialise(model, weight_init, norm_init, seed)
+    initialise(model, weight_init, norm_init, bias_init, seed)
     return model
 
 

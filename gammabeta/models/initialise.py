@@ -7,7 +7,8 @@ Weights (paper section 3; the other three are in the authors' code):
                      last bits differ between processors; rounding to fp32 hides nearly all)
     binary           +-s with equal chance, s the standard deviation of a kaiming_normal draw
 Norm layers, (gamma, beta): uniform U(0, 1), 0; ones 1, 0; ones_ones 1, 1; symmetric U(-1, 1), 0.
-Biases of convolutions and linear layers: U(-1/sqrt(fan_in), 1/sqrt(fan_in)), torch's default.
+Biases of convolutions and linear layers: uniform U(-1/sqrt(fan_in), 1/sqrt(fan_in)), torch's
+default; zeros, Keras' default.
 """
 
 import math
@@ -60,10 +61,13 @@ NORM_INITS: dict[str, tuple[Callable[[Array], Array], float]] = {
     "ones_ones": (np.ones_like, 1.0),
     "symmetric": (lambda u: 2 * u - 1, 0.0),
 }
+BIAS_INITS = ("uniform", "zeros")
 
 
 @torch.no_grad()
-def initialise(model: nn.Module, weight_init: str, norm_init: str, seed: int) -> None:
+def initialise(
+    model: nn.Module, weight_init: str, norm_init: str, bias_init: str, seed: int
+) -> None:
     """Fill every parameter and buffer of a network of this package, in place."""
     if weight_init not in WEIGHT_INITS:
         raise InputError(
@@ -71,6 +75,8 @@ def initialise(model: nn.Module, weight_init: str, norm_init: str, seed: int) ->
         )
     if norm_init not in NORM_INITS:
         raise InputError(f"unknown norm_init '{norm_init}': {suggest(norm_init, NORM_INITS)}")
+    if bias_init not in BIAS_INITS:
+        raise InputError(f"unknown bias_init '{bias_init}': {suggest(bias_init, BIAS_INITS)}")
     make_gamma, beta = NORM_INITS[norm_init]
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -79,7 +85,7 @@ def initialise(model: nn.Module, weight_init: str, norm_init: str, seed: int) ->
             _fill(module.weight, WEIGHT_INITS[weight_init](draw, shape))
             if module.bias is not None:
                 draw = rng.generator(seed, f"init/{name}.bias")
-                bound = 1 / math.sqrt(math.prod(shape[1:]))
+                bound = 1 / math.sqrt(math.prod(shape[1:])) if bias_init == "uniform" else 0.0
                 _fill(module.bias, (2 * draw.random(shape[0]) - 1) * bound)
         elif isinstance(module, nn.BatchNorm2d):
             draw = rng.generator(seed, f"init/{name}.weight")

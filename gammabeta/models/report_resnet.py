@@ -6,6 +6,7 @@ It is not the ResNet-20 of He et al. (272,474 parameters): it is a bottleneck ne
 BatchNorm, and one more BatchNorm and ReLU stand before the pooling. Keras' BatchNorm has epsilon
 1e-3 and a running average with momentum 0.99 (0.01 in torch's terms). Keras pads a strided 3x3
 convolution at the far edge only, torch at both: the same network on images shifted by a pixel.
+The report starts gamma at 1 and every bias at 0: `norm_init="ones"`, `bias_init="zeros"`.
 """
 
 import torch
