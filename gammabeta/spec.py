@@ -99,8 +99,8 @@ class RunSpec:
     drops: tuple[float, ...] = _help("step: when, as shares of the run (default 1/2,3/4)", None)
     drop_factor: float = _help("step: the rate is multiplied by this at each drop (0.1)", None)
     schedule_steps: int | None = _help(
-        "steps that cosine and linear_cosine take to come down (the whole run), or cosine_restarts "
-        "to its first restart (1000); then each takes twice as long",
+        "steps until cosine and linear_cosine have come down (the whole run), or until the first "
+        "restart of cosine_restarts (1000), whose periods double",
         None,
     )
     warmup_epochs: float = _help("the rate rises linearly from 0 over these epochs", 0.0)
