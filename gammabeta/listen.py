@@ -167,6 +167,7 @@ def print_start(console: Console, event: Start) -> None:
         f"run {event.run.id}: {spec.model}, training {spec.trainable}, on {data.name}{own}"
     )
     used = "" if spec.subsample is None else f"; the first {count:,} are trained on"
+    used += "" if spec.test_subsample is None else f"; tested on the first {spec.test_subsample:,}"
     console.print(f"data: {data.source}{used}")
     console.print(subset_table(event.subset.table))
     together = "" if event.members == 1 else f" of all {event.members} in step"
