@@ -333,6 +333,8 @@ def plain(value: Any) -> str:
 def _row(run: RunFolder) -> RunRow:
     spec, result, status, error = run.spec, run.result or {}, str(run.status), None
     try:
+        if run.damage is not None:
+            raise RunError(run.damage)
         metrics, subset = run.metrics(), run.inputs.get("subset", {})
     except RunError as damage:
         metrics, subset, result, status, error = [], {}, {}, DAMAGED, str(damage)

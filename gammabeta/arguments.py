@@ -41,8 +41,8 @@ class Parser(argparse.ArgumentParser):
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         options, unknown = self.parse_known_args(args, namespace)
-        if unknown and not unknown[0].startswith("-") and vars(options).get("id", "") is None:
-            options.id = unknown.pop(0)  # argparse gives up on `runs show --runs DIR ID`
+        while "ids" in options and unknown and not unknown[0].startswith("-"):
+            options.ids.append(unknown.pop(0))  # argparse gives up on `runs show --runs DIR ID`
         if unknown:
             known = options.known_flags if "known_flags" in options else []
             raise InputError(_unknown(unknown[0], known))

@@ -209,8 +209,8 @@ def print_runs(folders: list[RunFolder], root: Path, as_json: bool) -> None:
             row.model,
             row.trainable,
             row.data,
-            str(row.seed),
-            f"{row.epochs_done}/{row.epochs}",
+            str(row.seed) if row.model else "",
+            f"{row.epochs_done}/{row.epochs or '?'}",
             percent(row.test_accuracy),
         )
     make_console(sys.stdout).print(table)

@@ -17,10 +17,7 @@ import difflib
 import errno
 import os
 import shutil
-import socket
-import sys
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -41,16 +38,12 @@ from gammabeta.disk import (
     writing,
 )
 from gammabeta.errors import InputError, RunError
+from gammabeta.lock import hold, is_locked
 
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
-
-__all__ = ["FORMAT", "Checkpoint", "RunFolder", "find_run", "list_runs"]
+__all__ = ["FORMAT", "Checkpoint", "RunFolder", "find_run", "list_runs", "remove_runs"]
 
 FORMAT = 1  # of spec.json and the folder around it
-Status = Literal["ok", "failed", "running", "stopped"]
+Status = Literal["ok", "failed", "running", "stopped", "damaged"]
 # Reasons that lie in the chosen folder, so that another one helps; all others lie in the disk
 _WRONG_FOLDER = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 _WRONG_FOLDER |= {errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
@@ -61,11 +54,13 @@ class RunFolder:
     """One run on the disk. `create` and `open` make it; every write is down on the disk on return.
 
     Writers hold `lock()`; reading needs no lock. Each write that the disk refuses raises RunError
-    and leaves what was there before.
+    and leaves what was there before. damage: why spec.json cannot be read (`list_runs` alone makes
+    such a folder, which can be listed and removed); `spec` is then empty.
     """
 
     path: Path
     spec: dict[str, Any] = field(compare=False, repr=False)
+    damage: str | None = field(default=None, compare=False, repr=False)
 
     @property
     def id(self) -> str:
@@ -150,31 +145,11 @@ class RunFolder:
         Raises RunError, naming the holder, if another process (or this one) holds it. A process
         forked inside the block shares the lock and keeps it until it ends.
         """
-        path = self.path / "lock"
-        with writing(path, "open"):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            with writing(path, "lock"):
-                locked = _try_lock(descriptor)
-                for _ in range(10):  # `status` holds it for an instant: no reason to give up
-                    if locked:
-                        break
-                    time.sleep(0.01)
-                    locked = _try_lock(descriptor)
-            if not locked:
-                raise RunError(
-                    f"run {self.id} is being trained by {_holder(descriptor)}: "
-                    "wait for it, or choose another folder for runs"
-                )
-            with contextlib.suppress(OSError):  # only the text of an error message
-                os.ftruncate(descriptor, 0)
-                os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        with hold(self.path / "lock", f"run {self.id}"):
             for left in self.path.glob(".tmp-*"):  # by a killed writer: there is no other now
                 with contextlib.suppress(OSError):
                     left.unlink()
             yield
-        finally:
-            os.close(descriptor)
 
     @property
     def env(self) -> dict[str, Any]:
@@ -274,10 +249,12 @@ class RunFolder:
     @property
     def status(self) -> Status:
         """How the run stands: its result, or else running while a process holds the lock."""
+        if self.damage is not None:
+            return "damaged"
         result = self.result
         if result is not None:
             return "ok" if result["status"] == "ok" else "failed"
-        return "running" if _is_locked(self.path / "lock") else "stopped"
+        return "running" if is_locked(self.path / "lock") else "stopped"
 
     @property
     def epochs_done(self) -> int:
@@ -292,10 +269,35 @@ class RunFolder:
 
     def remove(self) -> None:
         """Delete the run. Raises RunError while a process trains it."""
-        path = self.path.resolve()
-        hidden = hidden_sibling(path)
-        with self.lock(), writing(self.path, "remove"):
-            path.replace(hidden)  # so that a kill leaves no half of a run
+        remove_runs([self])
+
+
+def remove_runs(runs: Sequence[RunFolder]) -> None:
+    """Delete runs. Raises RunError, with all of them still there, if one is being trained or lies
+    where nothing can be removed."""
+    moved: list[tuple[Path, Path]] = []
+    with contextlib.ExitStack() as locks:
+        for run in runs:
+            for folder in (run.path.resolve().parent, run.path):
+                if not os.access(folder, os.W_OK):
+                    raise _kept(run, f"{folder} is read-only")
+            try:
+                locks.enter_context(run.lock())
+            except RunError as error:
+                if isinstance(error.__cause__, OSError):
+                    raise _kept(run, error.__cause__) from error
+                raise
+        for run in runs:
+            path = run.path.resolve()
+            try:
+                hidden = hidden_sibling(path)
+                path.replace(hidden)  # so that a kill leaves no half of a run
+            except OSError as error:
+                for before, after in moved:
+                    after.replace(before)
+                raise _kept(run, error) from error
+            moved.append((path, hidden))
+    for _, hidden in moved:
         try:
             shutil.rmtree(hidden)
         except OSError as error:
@@ -303,10 +305,18 @@ class RunFolder:
             raise RunError(f"could not remove all of {hidden} ({reason}): remove it") from error
 
 
-def list_runs(root: Path) -> list[RunFolder]:
+def _kept(run: RunFolder, why: OSError | str) -> RunError:
+    reason = why if isinstance(why, str) else why.strerror or why
+    return RunError(
+        f"could not remove {run.path} ({reason}): nothing was removed; mend that and try again"
+    )
+
+
+def list_runs(root: Path, damaged: bool = False) -> list[RunFolder]:
     """All runs below `root`, oldest first; [] if there is no such folder. Skips everything else.
 
-    Raises InputError if `root` is a file or cannot be read.
+    damaged: also those whose spec.json is gone or cannot be read. Raises InputError if `root` is a
+    file or cannot be read.
     """
     try:
         paths = [path for path in Path(root).iterdir() if not path.name.startswith(".")]
@@ -317,15 +327,29 @@ def list_runs(root: Path) -> list[RunFolder]:
         raise InputError(message, "runs") from None
     found: list[tuple[int, str, RunFolder]] = []
     for path in paths:
-        with contextlib.suppress(InputError, OSError):  # OSError: removed while we look
-            run = RunFolder.open(path)
-            found.append(((path / "spec.json").stat().st_mtime_ns, path.name, run))
+        with contextlib.suppress(OSError):  # removed while we look, or not ours to read
+            try:
+                run, dated = RunFolder.open(path), path / "spec.json"
+            except InputError as error:
+                dated = path / "inputs.json"  # only a run has it
+                if not damaged or not dated.exists():
+                    continue
+                run = RunFolder(path, {}, damage=str(error))
+            found.append((dated.stat().st_mtime_ns, path.name, run))
     return [run for *_, run in sorted(found, key=lambda each: each[:2])]
 
 
-def find_run(root: Path, id_prefix: str) -> RunFolder:
-    """The run whose id starts with `id_prefix`. Raises InputError unless there is exactly one."""
-    runs = {run.path.name: run for run in list_runs(root)}
+def find_run(root: Path, id_prefix: str, damaged: bool = False) -> RunFolder:
+    """The run whose id starts with `id_prefix`. Raises InputError unless there is exactly one, and
+    unless `damaged` for one whose spec.json cannot be read."""
+    run = _find(root, id_prefix)
+    if run.damage is not None and not damaged:
+        raise InputError(run.damage)
+    return run
+
+
+def _find(root: Path, id_prefix: str) -> RunFolder:
+    runs = {run.path.name: run for run in list_runs(root, damaged=True)}
     if not runs:
         raise InputError(f"there are no runs in {root}: choose another folder for runs", "runs")
     if id_prefix in runs:
@@ -348,44 +372,9 @@ def _is_record(value: Any) -> bool:
 
 def _check_format(spec: Any, where: str) -> None:
     if not isinstance(spec, dict):
-        raise InputError(f"{where} is damaged (no JSON object): name another run folder")
+        raise InputError(f"{where} is damaged (no JSON object): remove the run, or name another")
     number = spec.get("format")
     if type(number) is int and number > FORMAT:
         raise InputError(f"{where} has format {number}, this gammabeta reads {FORMAT}: upgrade it")
     if number != FORMAT:
         raise InputError(f"{where} has format {number!r}: only format {FORMAT} is a gammabeta run")
-
-
-def _try_lock(descriptor: int, shared: bool = False) -> bool:
-    """Lock an open file for this process; False if another one holds it. Raises OSError."""
-    try:
-        if sys.platform == "win32":
-            os.lseek(descriptor, 1 << 20, os.SEEK_SET)  # past the text, which others must read
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-            os.lseek(descriptor, 0, os.SEEK_SET)
-        else:
-            kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    return True
-
-
-def _is_locked(path: Path) -> bool:
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:  # never locked, or not ours to read
-        return False
-    try:
-        return not _try_lock(descriptor, shared=True)
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
-
-
-def _holder(descriptor: int) -> str:
-    with contextlib.suppress(OSError):
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        return os.read(descriptor, 300).decode(errors="replace") or "another process"
-    return "another process"
