@@ -17,10 +17,9 @@ help:
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "gammabeta needs Python 3.11 or newer: write make PYTHON=python3.12 demo"; exit 2; }
-	@echo "setting up .venv (once; it downloads torch)"
+	@echo "setting up .venv (once; torch is the largest download)"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable '.[demo,dev]'
+	@$(BIN)/python tools/install.py --constraint constraints.txt --editable '.[demo,dev]'
 	@touch $(READY)
 
 demo: $(READY)
