@@ -279,6 +279,19 @@ def test_members_are_what_they_would_be_alone(specs):
             torch.testing.assert_close(engine.state()[key], value, rtol=1e-4, atol=1e-5)
 
 
+def test_engines_that_become_members_keep_their_momentum():
+    specs = [HEAD, HEAD.replace(lr=0.01), HEAD.replace(lr=0.02)]
+    alone, other, fresh = (make_engine(spec, engine=FusedEngine) for spec in specs)
+    train_epoch(alone, 0)
+    other.load(alone.state())
+    make_members([other, fresh])
+    for key, value in alone.state().items():
+        assert torch.equal(other.state()[key], value), key
+    kept = [value for key, value in fresh.state().items() if key.startswith("optimizer/")]
+    assert kept
+    assert not any(value.any() for value in kept)
+
+
 def test_a_member_that_leaves_does_not_hold_up_the_others():
     one, two = members([WIDE, WIDE.replace(lr=0.01)])
     for engine in (one, two):

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from fused_networks import batch, check_against_autograd, networks, program_of, share_the_backbone
 
-from gammabeta import create_model
+from gammabeta import create_model, passes
 from gammabeta.errors import InputError
 from gammabeta.fused.native_program import NativeProgram
 from gammabeta.fused.plan import make_plan
@@ -126,3 +126,17 @@ def test_a_dead_channel_gets_no_gradient():
         assert made.dgamma[0, at] == 0
         assert made.dbeta[0, at] == 0
         assert (made.dgamma[0, at + 1 : at + 5] != 0).all()
+
+
+def test_members_measure_a_shared_stem_once_and_only_in_training(monkeypatch):
+    measured = []
+    real = passes.measure
+    monkeypatch.setattr(passes, "measure", lambda z: measured.append(z.shape) or real(z))
+    models = share_the_backbone(networks("cifar_resnet_8_16", [0, 1]))
+    made = program_of(models, shared=True, program=NativeProgram)
+    images, labels = batch(1, 4)
+    images = images.float()
+    made.logits(images)
+    assert measured == []
+    made.step(images, labels)
+    assert len(measured) == 1 + 2 * (len(made.plan.layers) - 1)

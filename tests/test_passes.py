@@ -221,9 +221,10 @@ def test_other_processors_compile_the_passes_too(monkeypatch, tmp_path):
     """The code without AVX-512 is another one; here it is compiled and held against the twin."""
     made = tmp_path / "plain.so"
     flags = [flag for flag in native._FLAGS if flag != "-march=native"]
-    command = ["g++", *flags, "-shared", str(native._SOURCE), "-o", str(made)]
+    compiler = native.compiler()
+    command = [*compiler, *flags, "-shared", str(native._SOURCE), "-o", str(made)]
     if subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("g++ cannot build for a plain processor here")
+        pytest.skip(f"{compiler[0]} cannot build for a plain processor here")
     plain = native._open(made)
     monkeypatch.setattr(native, "library", lambda: plain)
     for dtype in TYPES:

@@ -56,6 +56,8 @@ class FusedEngine:
         self.model = model.to(device)
         self.leaves = subset.apply(self.model)
         self.batches = Batches(data, spec, device)
+        # Parameter name -> its place in values and in velocity.
+        self.places: dict[str, tuple[Tensor, Tensor]] = {}
         self.team = _Team([self])
 
     def begin_epoch(self, plan: EpochPlan) -> None:
@@ -101,9 +103,8 @@ class FusedEngine:
         """Let the model's gammas, betas and statistics, and what trains of its classifier, live in
         row `row` of the team's flat buffers."""
         program, plan = team.program, team.program.plan
-        self.team, self.row = team, row
-        # Parameter name -> its place in values and in velocity.
-        self.places: dict[str, tuple[Tensor, Tensor]] = {}
+        self.team, self.row, before = team, row, self.places
+        self.places = {}
         for kind, first in (("weight", 0), ("bias", plan.channels)):
             for layer in plan.layers:
                 place = slice(first + layer.offset, first + layer.offset + layer.channels)
@@ -124,6 +125,8 @@ class FusedEngine:
             for name, home in homes.items():
                 home.copy_(norm._buffers[name])  # type: ignore[arg-type]
                 norm._buffers[name] = home
+        for name, (_, velocity) in before.items():  # of an earlier team
+            self.places[name][1].copy_(velocity)
 
     def _move(self, name: str, place: slice, shape: tuple[int, ...]) -> None:
         team, parameter = self.team, self.model.get_parameter(name)
@@ -179,6 +182,8 @@ class _Team:
         self._left: set[int] = set()
         self._evaluated: list[dict[str, float]] = []
         for row, member in enumerate(members):
+            # A member that is new has been in no team.
+            self.has_velocity |= bool(member.places) and member.team.has_velocity
             member.move_in(self, row)
         self.learn: Learn = self._learn
         if self.device.type == "cuda":

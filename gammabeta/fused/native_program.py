@@ -22,7 +22,8 @@ class NativeProgram(Program):
     """See Program; `stream` must be the type of the activations."""
 
     def step(self, images: Tensor, labels: Tensor, smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
-        stem = self._shared_stem(images)
+        z = self._shared_stem(images)
+        stem = None if z is None else (z, *passes.measure(z))
         results = []
         for row in range(self.members):
             member = _Member(self, row, stem)
@@ -31,23 +32,25 @@ class NativeProgram(Program):
         return torch.cat(losses), torch.cat(correct)
 
     def logits(self, images: Tensor) -> Tensor:
-        stem = self._shared_stem(images)
+        z = self._shared_stem(images)
+        stem = None if z is None else (z, None, None)  # evaluation has the running statistics
         members = [_Member(self, row, stem) for row in range(self.members)]
         return torch.cat([each.logits(_row(images, row)) for row, each in enumerate(members)])
 
-    def _shared_stem(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
-        """The stem's output, mean and variance, if all members have the same."""
+    def _shared_stem(self, images: Tensor) -> Tensor | None:
+        """The stem's output, if all members have the same."""
         if self.members == 1 or len(images) > 1 or len(self.weights[self.plan.stem.conv]) > 1:
             return None
-        z = _convolve(self.plan.stem, images.to(self.dtype), self.weights[self.plan.stem.conv])
-        return (z, *passes.measure(z))
+        return _convolve(self.plan.stem, images.to(self.dtype), self.weights[self.plan.stem.conv])
 
 
 class _Member(Program):
-    """One row of a program's buffers, trained on its own. Activations are (1, N, H, W, C)."""
+    """One row of a program's buffers, trained on its own. Activations are (1, N, H, W, C).
+
+    stem: what members share: the stem's output, and in training its mean and variance."""
 
     def __init__(
-        self, whole: Program, row: int, stem: tuple[Tensor, Tensor, Tensor] | None
+        self, whole: Program, row: int, stem: tuple[Tensor, Tensor | None, Tensor | None] | None
     ) -> None:
         self.plan, self.head, self.dtype, self.stream = (
             whole.plan, whole.head, whole.dtype, whole.dtype
@@ -64,6 +67,8 @@ class _Member(Program):
             return super().first(images)
         z, mean, var = self.stem
         if self.training:
+            assert mean is not None
+            assert var is not None
             self._set_statistics(self.plan.stem, mean, var, z.numel() // z.shape[-1])
         return z
 
@@ -172,12 +177,11 @@ def _convolve(layer: Layer, x: Tensor, weight: Tensor) -> Tensor:
 
 
 def _input_gradient(layer: Layer, dz: Tensor, weight: Tensor) -> Tensor:
-    extra = layer.stride - 1 + 2 * layer.padding + 1 - layer.kernel
     gradient = F.conv_transpose2d(
         dz[0].permute(0, 3, 1, 2),
         weight[0],
         stride=layer.stride,
         padding=layer.padding,
-        output_padding=extra,
+        output_padding=layer.output_padding,
     )
     return gradient.permute(0, 2, 3, 1).contiguous()[None]

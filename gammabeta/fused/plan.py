@@ -8,6 +8,7 @@ from torch import nn
 from gammabeta.errors import InputError
 from gammabeta.models.cifar_resnet import Block as ResidualBlock
 from gammabeta.models.cifar_resnet import CifarResNet
+from gammabeta.passes.edges import output_padding
 
 IMAGE = 32  # height and width of CIFAR's images
 
@@ -39,6 +40,12 @@ class Layer:
     @property
     def padding(self) -> int:
         return self.kernel // 2
+
+    @property
+    def output_padding(self) -> int:
+        """Of the transposed convolution that leads back to its input."""
+        size, out = self.size * self.stride, self.size
+        return output_padding(size, out, self.kernel, self.stride, self.padding)
 
     @property
     def operations(self) -> int:

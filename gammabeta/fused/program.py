@@ -314,12 +314,10 @@ class Program:
         """The gradient at a convolution's input: a transposed convolution, which needs no input."""
 
         def one(dz: Tensor, weight: Tensor) -> Tensor:
-            extra = layer.size * layer.stride - (
-                (layer.size - 1) * layer.stride - 2 * layer.padding + layer.kernel
-            )
             return F.conv_transpose2d(
-                dz, weight, stride=layer.stride, padding=layer.padding, output_padding=extra
-            )
+                dz, weight, stride=layer.stride, padding=layer.padding,
+                output_padding=layer.output_padding,
+            )  # fmt: skip
 
         return _each(one, dz, self.weights[layer.conv])
 

@@ -39,7 +39,8 @@ def convert(module: nn.Module) -> list[Conversion]:
     Call it after requires_grad is settled. A layer stays stock if it trains (a convolution), has
     hooks of its own, or is a subclass; a whole module does if its graph cannot be drawn, or would
     not be right for every call (it depends on the mode, random numbers, optional arguments).
-    Modules and hooks that are added or replaced afterwards are not seen: call it again.
+    Modules and hooks that are added or replaced afterwards are not seen: call it again. torch.func
+    (vmap, grad) refuses a converted network: `restore` it first.
     """
     restore(module)
     names = {child: name for name, child in module.named_modules()}

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from gammabeta import passes
+from gammabeta.passes.edges import output_padding
 from gammabeta.passes.twin import exact
 
 
@@ -45,14 +46,8 @@ class FrozenConvolution(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (weight,) = ctx.saved_tensors
         stride, padding, dilation, groups = ctx.options
-        # What the division by the stride left over at the far edge of the input.
-        extra = [
-            size - ((out - 1) * s - 2 * p + d * (k - 1) + 1)
-            for size, out, s, p, d, k in zip(
-                ctx.size, gradient.shape[-2:], stride, padding, dilation, weight.shape[2:],
-                strict=True,
-            )
-        ]  # fmt: skip
+        sizes = (ctx.size, gradient.shape[-2:], weight.shape[2:])
+        extra = list(map(output_padding, *sizes, stride, padding, dilation))
         gradient = gradient.to(weight.dtype)
         dx = F.conv_transpose2d(gradient, weight, None, stride, padding, extra, groups, dilation)
         return (dx, *[None] * 6)

@@ -178,12 +178,18 @@ def _call(name: str, shaped: Tensor, *arguments: Tensor | int | None) -> None:
     function(*values, rows, ctypes.c_int64(channels), ctypes.c_int(torch.get_num_threads()))
 
 
-def _compiled() -> Path:
-    """The library's path; compiles if it is not there, or not whole."""
+def compiler() -> list[str]:
+    """The command that compiles: $CXX, or the one that is there. Raises Unavailable."""
     given = shlex.split(os.environ.get("CXX", ""))
     found = given or [name for name in ("g++", "c++") if shutil.which(name)][:1]
     if not found:
         raise Unavailable("no C++ compiler was found (g++ or $CXX)")
+    return found
+
+
+def _compiled() -> Path:
+    """The library's path; compiles if it is not there, or not whole."""
+    found = compiler()
     mark = hashlib.sha256(_SOURCE.read_bytes())
     mark.update(" ".join((*found, *_FLAGS, _processor())).encode())
     name = f"passes-{mark.hexdigest()[:16]}.so"
