@@ -1,4 +1,5 @@
-"""Finished run folders to rows, curves and gammas: the numbers behind every table and figure.
+"""Run folders to rows, groups and sections: the numbers behind every table. curves.py has those
+behind the figures.
 
 Reads what the store holds and nothing else: no model is built and nothing is measured again. Runs
 that failed or are still going get a row like any other; they only never enter a mean.
@@ -11,10 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from gammabeta.errors import InputError, RunError
-from gammabeta.gammas import pool
 from gammabeta.spec import RunSpec
 from gammabeta.store import RunFolder
 
@@ -82,32 +80,6 @@ class GroupRow:
 
 
 @dataclass(frozen=True)
-class Curve:
-    """Accuracy over epochs of one subset: mean, lowest and highest over n seeds, each of shape (E).
-
-    finished: False when no run of the subset has finished, so that the curve is one of runs that
-    are under way; finished and unfinished runs are never mixed in one mean.
-    """
-
-    trainable: str
-    n: int
-    finished: bool
-    epochs: np.ndarray
-    mean: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-
-
-@dataclass(frozen=True)
-class GammaPool:
-    """The gammas of all layers of all n finished runs of one subset, values of shape (count)."""
-
-    trainable: str
-    n: int
-    values: np.ndarray
-
-
-@dataclass(frozen=True)
 class Section:
     """Runs that can be compared: equal but for subset and seed. recipe: the rest of the spec.
 
@@ -125,63 +97,6 @@ class Section:
 def run_rows(runs: Iterable[RunFolder]) -> list[RunRow]:
     """One row a run, in the order given."""
     return [_row(run) for run in runs]
-
-
-def learning_curve(
-    run: RunFolder, quantity: str = "test_accuracy"
-) -> tuple[np.ndarray, np.ndarray]:
-    """(epochs, values), both of shape (E), for the epochs at which `quantity` was recorded."""
-    points = {
-        row["epoch"]: value
-        for row in run.metrics()
-        if (value := _number(row.get(quantity))) is not None
-    }
-    return np.array(sorted(points), dtype=int), np.array([points[e] for e in sorted(points)])
-
-
-def curves(runs: Iterable[RunFolder], quantity: str = "test_accuracy") -> list[Curve]:
-    """One curve a subset, over the epochs that all of its runs have recorded."""
-    found = []
-    for trainable, members in _by_subset(runs).items():
-        finished = [run for run in members if run.status == "ok"]
-        points = [
-            dict(zip(*learning_curve(run, quantity), strict=True)) for run in finished or members
-        ]
-        points = [each for each in points if each]
-        epochs = sorted(set.intersection(*(set(each) for each in points))) if points else []
-        if epochs:
-            values = np.array([[each[epoch] for epoch in epochs] for each in points])  # (n, E)
-            low, high = values.min(axis=0), values.max(axis=0)
-            shape = (np.array(epochs), values.mean(axis=0), low, high)
-            found.append(Curve(trainable, len(points), bool(finished), *shape))
-    return found
-
-
-def gammas(run: RunFolder) -> dict[str, np.ndarray] | None:
-    """The trained gammas of the last checkpoint by layer name, each of shape (channels); None when
-    gamma does not train or there is no checkpoint."""
-    tensors = run.inputs["tensors"]
-    names = [each["name"] for each in tensors if each["role"] == "gamma" and each["trained"]]
-    if not names:
-        return None
-    checkpoint, _ = run.load_checkpoint()
-    if checkpoint is None:
-        return None
-    stored = checkpoint.tensors
-    found = {name: stored[f"trained/{name}"] for name in names if f"trained/{name}" in stored}
-    return {
-        name.rpartition(".")[0] or name: np.asarray(each) for name, each in found.items()
-    } or None
-
-
-def gamma_pools(runs: Iterable[RunFolder]) -> list[GammaPool]:
-    """The gammas of each subset that trains them, pooled over layers and finished runs."""
-    pools = []
-    for trainable, members in _by_subset(runs).items():
-        found = [each for run in members if run.status == "ok" and (each := gammas(run))]
-        if found:
-            pools.append(GammaPool(trainable, len(found), np.concatenate([*map(pool, found)])))
-    return pools
 
 
 def spread(values: Iterable[float | None]) -> Spread | None:
@@ -340,7 +255,7 @@ def _row(run: RunFolder) -> RunRow:
         metrics, subset, result, status, error = [], {}, {}, DAMAGED, str(damage)
     last = {**(metrics[-1] if metrics else {}), **result}
     trained, total = subset.get("trained"), subset.get("total")
-    seconds = [_number(row.get("seconds")) for row in metrics]
+    seconds = [finite(row.get("seconds")) for row in metrics]
     return RunRow(
         id=run.id,
         status=status,
@@ -348,15 +263,15 @@ def _row(run: RunFolder) -> RunRow:
         trainable=str(spec.get("trainable", "")),
         data=str(spec.get("data", "")),
         recipe=json.dumps({k: v for k, v in spec.items() if k not in _NOT_RECIPE}, sort_keys=True),
-        seed=int(_number(spec.get("seed")) or 0),
-        epochs=int(_number(spec.get("epochs")) or 0),
+        seed=int(finite(spec.get("seed")) or 0),
+        epochs=int(finite(spec.get("epochs")) or 0),
         epochs_done=run.epochs_done,
         trained=trained,
         total=total,
         share=trained / total if total and trained is not None else None,
-        test_accuracy=_number(last.get("test_accuracy")),
-        test_top5=_number(last.get("test_top5")),
-        small_gammas=_number(last.get("small_gammas")),
+        test_accuracy=finite(last.get("test_accuracy")),
+        test_top5=finite(last.get("test_top5")),
+        small_gammas=finite(last.get("small_gammas")),
         seconds=math.fsum(s for s in seconds if s is not None) if metrics else None,
         error=result.get("error", error),
     )
@@ -383,13 +298,6 @@ def _size(group: GroupRow) -> tuple[float, str]:
     return (math.inf if group.trained is None else group.trained, group.trainable)
 
 
-def _by_subset(runs: Iterable[RunFolder]) -> dict[str, list[RunFolder]]:
-    members: dict[str, list[RunFolder]] = {}
-    for run in runs:
-        members.setdefault(run.spec["trainable"], []).append(run)
-    return members
-
-
-def _number(value: Any) -> float | None:
+def finite(value: Any) -> float | None:
     """A finite float, or None for what is missing, null or not finite (a diverged run)."""
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

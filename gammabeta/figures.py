@@ -20,7 +20,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from gammabeta.analysis import Curve, GammaPool, GroupRow, counted
+from gammabeta.analysis import GroupRow, counted
+from gammabeta.curves import Curve, GammaPool
 from gammabeta.gammas import SMALL, small_share
 
 WIDE, NARROW = 7.8, 3.7  # inches, for a page of 900 px and for a phone: no one size serves both

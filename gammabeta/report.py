@@ -20,13 +20,12 @@ from gammabeta.analysis import (
     Section,
     compared,
     counted,
-    curves,
-    gamma_pools,
     headings,
     is_paper_recipe,
     plain,
     sections,
 )
+from gammabeta.curves import curves, gamma_pools
 from gammabeta.disk import replace_file
 from gammabeta.errors import InputError, RunError
 from gammabeta.sentences import (
@@ -36,6 +35,7 @@ from gammabeta.sentences import (
     caption_gammas,
     caption_small,
     data_of,
+    page_title,
     percent,
     reason,
     seconds,
@@ -63,14 +63,15 @@ class Picture:
 def write_report(
     runs: str | Path | Sequence[RunFolder],
     out: str | Path,
-    title: str = "Training only gamma and beta",
+    title: str | None = None,
     published: Published | None = None,
 ) -> None:
     """Write the page about `runs`, a folder of runs or the runs themselves, to the file `out`.
 
-    published: (model, trainable) -> the paper's test accuracy in 0..1, shown beside runs of the
-    paper's recipe and beside no others. Raises InputError when there is nothing to report or `out`
-    is no file name, RunError when it cannot be written; an older page is then still there.
+    title: None: what the page is about. published: (model, trainable) -> the paper's test accuracy
+    in 0..1, shown beside runs of the paper's recipe and beside no others. Raises InputError when
+    there is nothing to report or `out` is no file name, RunError when it cannot be written; an
+    older page is then still there.
     """
     out = Path(out)
     check_out(out)
@@ -99,7 +100,9 @@ def check_out(out: Path) -> None:
         raise InputError(f"no file can be written in {out.parent}: name another folder")
 
 
-def report_html(runs: Sequence[RunFolder], title: str, published: Published | None = None) -> str:
+def report_html(
+    runs: Sequence[RunFolder], title: str | None = None, published: Published | None = None
+) -> str:
     """The page as text."""
     for key, value in (published or {}).items():
         if not 0 <= value <= 1:
@@ -115,7 +118,7 @@ def report_html(runs: Sequence[RunFolder], title: str, published: Published | No
         for number, (part, heading) in enumerate(zip(parts, headings(parts), strict=True), start=1)
     ]
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(title=title, parts=views, count=len(runs))
+    return template.render(title=title or page_title(subsets), parts=views, count=len(runs))
 
 
 def breakable(subset: str) -> Markup:

@@ -7,8 +7,6 @@ from typing import Any
 
 from gammabeta.analysis import (
     DAMAGED,
-    Curve,
-    GammaPool,
     GroupRow,
     RunRow,
     Section,
@@ -16,6 +14,7 @@ from gammabeta.analysis import (
     counted,
     is_above,
 )
+from gammabeta.curves import Curve, GammaPool
 from gammabeta.gammas import small_share
 
 _NOUNS = {
@@ -66,6 +65,14 @@ def answer(section: Section) -> str:
     elif "bn" in missing:
         text += "; no run of bn has finished yet"
     return f"{text}."
+
+
+def page_title(subsets: Iterable[str]) -> str:
+    """What a page about runs of these subsets is about."""
+    different = sorted(set(subsets))
+    if "bn" in different:
+        return _ACTIONS["bn"]
+    return _action(different[0]) if len(different) == 1 else "Training parts of a network"
 
 
 def _action(trainable: str) -> str:

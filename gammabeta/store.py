@@ -38,7 +38,7 @@ from gammabeta.disk import (
     writing,
 )
 from gammabeta.errors import InputError, RunError
-from gammabeta.lock import hold, is_locked
+from gammabeta.locks import hold, is_locked
 
 __all__ = ["FORMAT", "Checkpoint", "RunFolder", "find_run", "list_runs", "remove_runs"]
 

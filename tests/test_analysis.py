@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from gammabeta import analysis
+from gammabeta import analysis, curves
 from gammabeta.errors import InputError
 from gammabeta.gammas import small_share
 from gammabeta.spec import RunSpec
@@ -201,7 +201,7 @@ def test_curves_cover_the_epochs_that_all_seeds_have(tmp_path: Path) -> None:
         make_run(tmp_path, "all", (0.1, None), status=None),
         make_run(tmp_path, "random:2", (), status="failed"),
     ]
-    bn, everything = analysis.curves(runs)
+    bn, everything = curves.curves(runs)
     assert (bn.n, bn.finished, bn.epochs.tolist()) == (2, True, [1, 2])
     np.testing.assert_allclose(bn.mean, [0.3, 0.6])
     np.testing.assert_allclose([bn.low, bn.high], [[0.2, 0.4], [0.4, 0.8]])
@@ -209,17 +209,17 @@ def test_curves_cover_the_epochs_that_all_seeds_have(tmp_path: Path) -> None:
 
 
 def test_gammas_come_from_the_checkpoint_and_only_where_they_train(tmp_path: Path) -> None:
-    found = analysis.gammas(make_run(tmp_path))
+    found = curves.gammas(make_run(tmp_path))
     assert found is not None
     np.testing.assert_array_equal(found["bn"], np.array([0.0, 0.5, -0.02, 1.0], "f4"))
-    assert analysis.gammas(make_run(tmp_path, "random:2")) is None
-    assert analysis.gammas(make_run(tmp_path, accuracies=(), status="failed", seed=5)) is None
+    assert curves.gammas(make_run(tmp_path, "random:2")) is None
+    assert curves.gammas(make_run(tmp_path, accuracies=(), status="failed", seed=5)) is None
 
 
 def test_gamma_pools_join_finished_seeds(tmp_path: Path) -> None:
     runs = [make_run(tmp_path, seed=seed) for seed in (0, 1)]
     runs += [make_run(tmp_path, seed=2, status=None), make_run(tmp_path, "random:2")]
-    [pool] = analysis.gamma_pools(runs)
+    [pool] = curves.gamma_pools(runs)
     assert (pool.trainable, pool.n, pool.values.size) == ("bn", 2, 8)
 
 

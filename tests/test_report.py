@@ -12,7 +12,8 @@ import pytest
 from test_analysis import make_run
 
 from gammabeta import analysis, figures, report
-from gammabeta.analysis import Curve, GammaPool, GroupRow, Spread
+from gammabeta.analysis import GroupRow, Spread
+from gammabeta.curves import Curve, GammaPool
 from gammabeta.errors import InputError, RunError
 
 VOID = {"wbr", "meta", "link", "br", "hr", "img", "input"}
@@ -348,3 +349,17 @@ def test_every_figure_draws_what_it_is_given(width: float) -> None:
     assert (threshold, share) == (pytest.approx(0.01), 0.5)
     density = figures.gamma_histogram(pools, look, width=width).axes[0].patches[0].get_data()
     assert (density.values * np.diff(density.edges)).sum() == pytest.approx(1)
+
+
+def test_the_title_says_what_the_page_is_about(tmp_path: Path) -> None:
+    def title(*subsets: str) -> str:
+        root = tmp_path / "-".join(subsets).replace(":", "")
+        runs = [make_run(root, subset, (0.5, 0.6)) for subset in subsets]
+        found = re.search("<h1>(.*)</h1>", report.report_html(runs))
+        assert found is not None
+        return found[1]
+
+    assert title("bn", "all") == "Training only gamma and beta"
+    assert title("output") == "Training only the classifier"
+    assert title("all") == "Training everything"
+    assert title("output", "all") == "Training parts of a network"

@@ -25,15 +25,15 @@ def hold(path: Path, what: str) -> Iterator[None]:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         with writing(path, "lock"):
-            locked = _try_lock(descriptor)
+            locked = try_lock(descriptor)
             for _ in range(10):  # `is_locked` holds it for an instant: no reason to give up
                 if locked:
                     break
                 time.sleep(0.01)
-                locked = _try_lock(descriptor)
+                locked = try_lock(descriptor)
         if not locked:
             raise RunError(
-                f"{what} is being trained by {_holder(descriptor)}: "
+                f"{what} is being trained by {holder(descriptor)}: "
                 "wait for it, or choose another folder for runs"
             )
         with contextlib.suppress(OSError):  # only the text of an error message
@@ -44,7 +44,7 @@ def hold(path: Path, what: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _try_lock(descriptor: int, shared: bool = False) -> bool:
+def try_lock(descriptor: int, shared: bool = False) -> bool:
     """Lock an open file for this process; False if another one holds it. Raises OSError."""
     try:
         if sys.platform == "win32":
@@ -66,14 +66,14 @@ def is_locked(path: Path) -> bool:
     except OSError:  # never locked, or not ours to read
         return False
     try:
-        return not _try_lock(descriptor, shared=True)
+        return not try_lock(descriptor, shared=True)
     except OSError:
         return False
     finally:
         os.close(descriptor)
 
 
-def _holder(descriptor: int) -> str:
+def holder(descriptor: int) -> str:
     """Who says to hold an open file: its text."""
     with contextlib.suppress(OSError):
         os.lseek(descriptor, 0, os.SEEK_SET)
