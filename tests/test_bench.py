@@ -262,6 +262,8 @@ def test_numbers_are_short():
         "-", "0.01235", "12.35", "1,234", "123,500",
     ]  # fmt: skip
     assert cells(vars(Row("x", "fp32"))) == ["-"] * 9
+    ratio = cells(vars(Row("x", "fp32", ratio=[1.5123, 1.25, 2.0])))[4]
+    assert ratio == "1.51 (1.25 to 2)"
 
 
 @pytest.mark.slow

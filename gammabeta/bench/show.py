@@ -24,11 +24,11 @@ def bench_table(result: dict[str, Any]) -> Table:
 
 def cells(row: dict[str, Any]) -> list[str]:
     """One row's cells, or a dash for what was not measured, in the order of the columns."""
-    ratio = row["ratio"] and row["ratio"][0]
+    ratio = [number(each, 3) for each in row["ratio"] or [None]]
     return [
         *(number(row[key], 4) for key in ("median_ms", "min_ms", "max_ms")),
         number(row["images_per_second"], 4),
-        number(ratio, 3),
+        ratio[0] if len(ratio) == 1 else f"{ratio[0]} ({ratio[1]} to {ratio[2]})",
         *(number(row[key] and row[key] / 2**20, 4) for key in ("saved_bytes", "peak_bytes")),
         number(row["distance"], 3),
         number(row["compile_s"], 2),
@@ -60,6 +60,9 @@ def bench_lines(result: dict[str, Any]) -> list[str]:
         lines.append(f"{'floor':18} the convolutions alone, {floor}")
     else:
         lines.append(f"{'floor':18} the convolutions alone")
+    lines.append(
+        f"x {BASE} fp32: as many times as fast, round by round: the median (least to most)."
+    )
     lines.append("A step: forward, backward, optimizer, on a batch that is ready on the device.")
     if result["peak"]:
         lines.append(f"Peak: {result['peak']}.")

@@ -24,7 +24,11 @@ def add(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument("--contenders", metavar="A,B", help="all but torch-compile-max, or these")
     parser.add_argument(
-        "--repeats", type=reader("batch_size"), default=7, metavar="N", help="timed rounds (7)"
+        "--repeats",
+        type=reader("batch_size"),
+        default=7,
+        metavar="N",
+        help="timed rounds, 5 or more (7)",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (auto)")
     parser.add_argument(
