@@ -28,8 +28,33 @@ _COUNTS = ("seed", "epochs", "batch_size", "subsample", "test_subsample", "sched
 _MOST = 10_000  # runs of one command
 
 
+class _Once(argparse.Action):
+    """Refuses an option that is given twice: which of the two is meant, nobody knows."""
+
+    def __call__(
+        self, parser: Any, namespace: Any, values: Any, option_string: str | None = None
+    ) -> None:
+        given = vars(namespace).setdefault("given", set())
+        if option_string is not None and self.dest in given:
+            raise InputError(f"{as_flag(self.dest)} is given twice: write it once")
+        given.add(self.dest)
+        super().__call__(parser, namespace, values, option_string)
+
+
+class _Store(_Once, argparse._StoreAction):
+    pass
+
+
+class _OnOff(_Once, argparse.BooleanOptionalAction):
+    pass
+
+
 class Parser(argparse.ArgumentParser):
     """Errors are InputErrors of one line, with the nearest right word."""
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self.register("action", None, _Store)
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message} (see {self.prog} --help)")
@@ -43,6 +68,9 @@ class Parser(argparse.ArgumentParser):
         options, unknown = self.parse_known_args(args, namespace)
         while "ids" in options and unknown and not unknown[0].startswith("-"):
             options.ids.append(unknown.pop(0))  # argparse gives up on `runs show --runs DIR ID`
+        if "--dry-run" in unknown and "print_spec" in options:
+            instead = "gammabeta sweep" if "seeds" in options else "--print-spec"
+            raise InputError(f"--dry-run belongs to gammabeta sweep: write {instead} instead")
         if unknown:
             known = options.known_flags if "known_flags" in options else []
             raise InputError(_unknown(unknown[0], known))
@@ -126,7 +154,7 @@ def add_spec(parser: Any) -> None:
     science = parser.add_argument_group("what is trained (default: the paper's CIFAR-10 recipe)")
     for item in fields(RunSpec):
         if item.name in _ON_OFF:
-            keywords: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
+            keywords: dict[str, Any] = {"action": _OnOff}
         else:
             keywords = {"type": reader(item.name), "metavar": _metavar(item.name)}
         text = item.metadata["help"].replace("%", "%%")
@@ -233,6 +261,10 @@ def _read_axis(text: str) -> tuple[str, list[Any]]:
     name = name.strip().removeprefix("--").replace("-", "_")
     if not equals:
         raise argparse.ArgumentTypeError(f"'{text}' has no values: write for example lr=0.01,0.1")
+    if name in _EXECUTION:
+        raise argparse.ArgumentTypeError(
+            f"{name} is no part of what a run is, but of how it is executed: write {as_flag(name)}"
+        )
     if name not in FIELDS:
         raise argparse.ArgumentTypeError(f"unknown field '{name}': {suggest(name, FIELDS)}")
     if not listed:
@@ -286,12 +318,25 @@ def _read_base(options: argparse.Namespace) -> tuple[RunSpec, dict[str, Any]]:
     if options.spec is None:
         return RunSpec(), changes
     try:
-        spec = RunSpec.from_dict(json.loads(Path(options.spec).read_text(encoding="utf-8")))
+        text = Path(options.spec).read_text(encoding="utf-8")
+        spec = RunSpec.from_dict(json.loads(text, object_pairs_hook=_distinct))
     except OSError as error:
         message = f"cannot read {options.spec} ({error.strerror}): name a file such as spec.json"
         raise InputError(message, "spec") from None
     except InputError as error:
         raise InputError(f"{options.spec}: {error}") from None
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{options.spec}: this is no JSON ({error})") from None
+        raise InputError(
+            f'{options.spec}: this is no JSON ({error}): write for example {{"epochs": 2}}, or '
+            "start from what gammabeta train --print-spec --json prints"
+        ) from None
     return spec, changes
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; where a key comes twice, json itself would keep the last in silence."""
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"'{name}' is there twice: write it once")
+    return dict(pairs)

@@ -56,6 +56,9 @@ class TrainDisplay:
         if kind is KeyboardInterrupt:
             self.console.print("the same command again goes on from the last whole epoch")
 
+    def note(self, text: str) -> None:
+        self.console.print(f"note: {text}")
+
     def next_run(self) -> None:
         self.behind += 1
         self.members, self.records = 0, []
@@ -170,10 +173,14 @@ def print_start(console: Console, event: Start) -> None:
     used += "" if spec.test_subsample is None else f"; tested on the first {spec.test_subsample:,}"
     console.print(f"data: {data.source}{used}")
     console.print(subset_table(event.subset.table))
-    together = "" if event.members == 1 else f" of all {event.members} in step"
+    milliseconds = event.step_seconds * 1000
+    together = ""
+    if event.members > 1:
+        share = f"{milliseconds / event.members:.3g} ms a run"
+        together = f" of all {event.members} in step ({share})"
     console.print(
         f"{event.engine} engine ({event.why}) on {event.device}, {spec.precision}: "
-        f"{event.step_seconds * 1000:.0f} ms a step{together}, "
+        f"{milliseconds:.0f} ms a step{together}, "
         f"{counted(_steps(event), 'step')} an epoch, "
         f"{counted(spec.epochs - event.epoch, 'epoch')}: about {_expected(event)}"
     )

@@ -4,6 +4,7 @@ The same spec again resumes a stopped run, retries a failed one and does nothing
 """
 
 import contextlib
+import os
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from gammabeta.environment import environment
 from gammabeta.errors import GammabetaError, InputError, RunError, about
 from gammabeta.gammas import gammas
 from gammabeta.sparse import attached
-from gammabeta.spec import RunSpec
+from gammabeta.spec import RunSpec, check_specs
 from gammabeta.store import RunFolder, find_run
 from gammabeta.subset import Subset
 from gammabeta.train import Epoch, Step, seconds_per_step, train_epochs
@@ -112,6 +113,10 @@ def load_run(run: str | Path, runs: str | Path | None = None) -> Run:
     """The run in a folder such as runs/0123456789ab; with `runs`, that of an id, or of the start of
     one, in this folder. Raises InputError where there is none.
     """
+    if not isinstance(run, str | os.PathLike):
+        raise InputError(
+            f"load_run takes a folder or an id, such as 'runs/0123456789ab', not {run!r}"
+        )
     folder = RunFolder.open(Path(run)) if runs is None else find_run(Path(runs), str(run))
     try:
         spec = RunSpec.from_dict(folder.spec)
@@ -137,6 +142,7 @@ def train(
     `gammabeta.progress` is one that prints a line an epoch.
     Raises InputError before anything is created, RunError when training itself fails.
     """
+    check_specs([spec], "train")
     return train_members([spec], runs, data_dir=data_dir, engine=engine, device=device,
                          listen=listen)[0]  # fmt: skip
 
@@ -156,6 +162,7 @@ def train_members(
 
     A run's seconds are its share: those of the team, divided by its members.
     """
+    check_specs(specs, "train_members")
     failed = train_team(specs, runs, data_dir=data_dir, engine=engine, device=device,
                         listen=listen)  # fmt: skip
     for error in failed.values():
@@ -208,7 +215,7 @@ def train_team(
             with _noted(errors, folder):
                 locks.enter_context(folder.lock())
                 if not _is_done(folder):  # another process may have finished it while we waited
-                    ready.append(_rewind(each, folder))
+                    ready.append(_rewind(each, folder, engine_class.name))
         for together in _by_epoch(ready):
             team = []
             for member in together:
@@ -268,17 +275,26 @@ class _Ready:
         return 0 if self.checkpoint is None else self.checkpoint.epoch
 
 
-def _rewind(made: Made, folder: RunFolder) -> _Ready:
-    """Bring a folder back to its last checkpoint."""
+def _rewind(made: Made, folder: RunFolder, engine: str) -> _Ready:
+    """Bring a folder back to its last checkpoint. engine: the name of the one that goes on."""
     check_data(folder, made.data)
     check_start(folder, made.model)
     checkpoint, notes = folder.load_checkpoint()
     if checkpoint is not None:
-        notes.append(f"resuming after epoch {checkpoint.epoch}")
+        notes.append(f"resuming after epoch {checkpoint.epoch}{_other_engine(folder, engine)}")
     ready = _Ready(made, folder, checkpoint, notes)
     folder.clear_result()
     folder.truncate_metrics(ready.epoch)
     return ready
+
+
+def _other_engine(folder: RunFolder, engine: str) -> str:
+    """A reader of the numbers should know that rounding changed on the way."""
+    sessions = folder.env["sessions"]
+    before = sessions[-1].get("engine", engine) if sessions else engine
+    if before == engine:
+        return ""
+    return f" with the {engine} engine, before it was {before}: the same numbers up to rounding"
 
 
 def _by_epoch(ready: Sequence[_Ready]) -> Iterator[list[_Ready]]:

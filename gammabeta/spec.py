@@ -6,12 +6,13 @@ A field left at None is resolved at construction, and the resolved value is what
 later change of a default cannot relabel an old result. Standard library only.
 """
 
+import functools
 import hashlib
 import json
 import math
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -67,10 +68,28 @@ _BY_SCHEDULE: dict[str, dict[str, Any]] = {
 _RESOLVED_BY = {"data": _BY_DATA, "optimizer": _BY_OPTIMIZER, "schedule": _BY_SCHEDULE}
 
 
+Made = typing.TypeVar("Made")
+
+
 def _help(text: str, default: Any) -> Any:
     return field(default=default, metadata={"help": text})
 
 
+def _by_name(cls: type[Made]) -> type[Made]:
+    """Let the constructor of a dataclass raise an InputError where Python has a TypeError."""
+    made = cls.__init__
+
+    @functools.wraps(made)
+    def checked(self: Made, *nameless: Any, **values: Any) -> None:
+        if nameless:
+            raise InputError(f"what is {nameless[0]!r}? name it: RunSpec(model='cifar_resnet_14')")
+        made(self, **_known(values))
+
+    cls.__init__ = checked  # type: ignore[assignment]
+    return cls
+
+
+@_by_name
 @dataclass(frozen=True, kw_only=True)
 class RunSpec:
     """One training run, complete. The defaults are the paper's CIFAR-10 recipe (its appendix).
@@ -214,6 +233,20 @@ def differing(specs: Sequence[RunSpec]) -> list[str]:
         for item in fields(RunSpec)
         if any(getattr(spec, item.name) != getattr(specs[0], item.name) for spec in specs)
     ]
+
+
+def check_specs(specs: Any, function: str) -> None:
+    """Raise InputError unless `specs` is a list of RunSpecs."""
+    if isinstance(specs, RunSpec):
+        raise InputError(f"{function} takes a list of RunSpecs: write {function}([spec])")
+    if isinstance(specs, str) or not isinstance(specs, Iterable):
+        raise InputError(f"{function} takes a list of RunSpecs, not {specs!r}")
+    for spec in specs:
+        if not isinstance(spec, RunSpec):
+            raise InputError(
+                f"{function} takes RunSpecs, not {type(spec).__name__}: write for example "
+                "RunSpec(model='cifar_resnet_14'), or RunSpec.from_dict of a dictionary"
+            )
 
 
 _TYPES = typing.get_type_hints(RunSpec)

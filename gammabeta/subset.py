@@ -149,6 +149,13 @@ def select(
     tell. statistics: policy for running statistics (see statistics.py). Raises InputError for a
     part that selects nothing, and says what the network has.
     """
+    if not isinstance(module, nn.Module):
+        raise InputError(
+            f"select takes a network, a torch.nn.Module, not {module!r}: "
+            "make one with gammabeta.create_model('cifar_resnet_14')"
+        )
+    if not isinstance(text, str):
+        raise InputError(f"a subset is a text such as 'bn', not {text!r}")
     expression = language.parse(text)
     check_policy(statistics)
     tensors = roles(module, output)

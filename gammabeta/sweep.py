@@ -22,7 +22,7 @@ from gammabeta.errors import GammabetaError, InputError, RunError, about
 from gammabeta.fused.plan import make_plan
 from gammabeta.models import architecture
 from gammabeta.run import Event, Run, load_run, train_team, waiting
-from gammabeta.spec import RunSpec
+from gammabeta.spec import RunSpec, check_specs
 
 IN_STEP = 32  # members of a team, at most
 # Fields on which neither what a network has nor what data it gets depends.
@@ -38,16 +38,18 @@ def grid(
     The last field varies fastest; the same run is there once. Fields whose default follows from a
     varied one take it, as in `RunSpec.replace`.
     """
+    check_specs([spec], "grid")
     pairs = [
-        (name, values if isinstance(values, str) else list(values))
+        (name, values if isinstance(values, str) or not isinstance(values, Iterable) else [*values])
         for name, values in (axes.items() if isinstance(axes, Mapping) else axes)
     ]
     names = [name for name, _ in pairs]
     for name, values in pairs:
         if names.count(name) > 1:
             raise InputError(f"{name} is given twice: write it once, with all its values", name)
-        if isinstance(values, str) or not values:
-            raise InputError(f"{name} needs a list of values, not {values!r}", name)
+        if not isinstance(values, list) or not values:
+            some = f": write [{values!r}]" if values or values == 0 else ""
+            raise InputError(f"{name} needs a list of values, not {values!r}{some}", name)
     made = [
         spec.replace(**dict(zip(names, combination, strict=True)))
         for combination in itertools.product(*(values for _, values in pairs))
@@ -99,6 +101,7 @@ def sweep(
     Raises InputError before anything is created. A run that fails does not stop the others: what
     failed, and why, is one RunError at the end.
     """
+    check_specs(specs, "sweep")
     left = waiting(specs, runs)
     planned = teams(left, engine=engine, device=device, in_step=in_step)
     loaded: dict[str, Dataset] = {}

@@ -80,8 +80,8 @@ def plan_of(spec: RunSpec, epoch: int, count: int) -> EpochPlan:
 def _check_finite(which: str, loss: float, epoch: int) -> None:
     if not math.isfinite(loss):
         raise RunError(
-            f"the {which} loss became {loss} in epoch {epoch + 1}: try a smaller --lr, a "
-            "--warmup-epochs, or --precision fp32"
+            f"the {which} loss became {loss} in epoch {epoch + 1}: try a smaller learning rate, "
+            "epochs of warm-up, or the precision fp32"
         )
 
 

@@ -109,6 +109,8 @@ WORDS = [
     ("runs --runs=", "has no name"),
     ("runs --tensors", "--tensors belongs to gammabeta runs show"),
     ("runs rm 0123 --tensors", "--tensors belongs to gammabeta runs show"),
+    ("runs show 0123 4567", "runs show takes one id: write gammabeta runs show 0123"),
+    ("runs rm 0123 4567", "no runs in runs"),
     ("models --jsno", "did you mean --json"),
     ("report", "gammabeta: there are no runs in runs"),
     ("bench --model cifar_resnet_15", "--model: cifar_resnet_15: the depth must be 6D+2"),
@@ -177,6 +179,14 @@ WORDS = [
     ("sweep --members seed=2-1", "'2-1' runs backwards: write 1-2"),
     ("sweep --members drops=1/2,3/4;3/4,1/2", "--members: drops must rise"),
     ("sweep --members lr-by-role=output=1;beta=1", "names 'output', of which nothing trains"),
+    ("sweep --members engine=eager,lean", "write --engine"),
+    ("sweep --members data-dir=a,b", "of how it is executed: write --data-dir"),
+    ("train --lr 0.1 --lr 0.2", "--lr is given twice: write it once"),
+    ("train --flip --no-flip", "--flip is given twice"),
+    ("train --engine eager --engine eager", "--engine is given twice"),
+    ("bench --model cifar_resnet_8 --model cifar_resnet_14", "--model is given twice"),
+    ("train --seeds 0-1 --dry-run", "--dry-run belongs to gammabeta sweep: write gammabeta sweep"),
+    ("train --dry-run", "--dry-run belongs to gammabeta sweep: write --print-spec instead"),
     ("sweep --members trainable=bn,bm", "did you mean bn"),
     ("sweep --members trainable=bn,name:x", "--members: 'name:x' selects nothing here"),
     ("sweep --members trainable=bn,name:x --dry-run", "--members: 'name:x' selects nothing here"),
@@ -225,7 +235,12 @@ def test_a_gpu_that_is_absent(tmp_path, monkeypatch, capsys):
 
 
 SPECS = [
-    ("{", "this is no JSON"),
+    (
+        "{",
+        '(char 1)): write for example {"epochs": 2}, or start from what gammabeta train --print-',
+    ),
+    ('{"lr": 0.1, "lr": 0.2}', "'lr' is there twice: write it once"),
+    ('{"lr_by_role": {"beta": 1, "beta": 2}}', "'beta' is there twice"),
     ("[]", "a spec is a JSON object"),
     ('{"learning_rate": 0.1}', "no field 'learning_rate'"),
     ('{"lr": "fast"}', "lr must be a finite number"),

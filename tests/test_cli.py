@@ -14,6 +14,7 @@ from gammabeta import RunSpec, demo
 from gammabeta.cli import main
 from gammabeta.engine import ENGINES
 from gammabeta.names import PAPER_NETWORKS
+from gammabeta.store import RunFolder
 
 TRAIN = [
     "train",
@@ -28,6 +29,14 @@ TRAIN = [
     "--batch-size",
     "32",
 ]
+
+
+def changed(**flags):
+    """TRAIN with other values of some flags."""
+    words = list(TRAIN)
+    for name, value in flags.items():
+        words[words.index("--" + name) + 1] = str(value)
+    return words
 
 
 @pytest.fixture
@@ -62,7 +71,15 @@ def test_train_json_is_json_and_nothing_else(here, capsys):
     assert result["subset"]["trained"] == 168
     again, err = call(capsys, *TRAIN, "--json")
     assert json.loads(again) == result
-    assert "epoch" not in err  # nothing was trained
+    name = result["id"]
+    assert err == (
+        f"note: run {name} finished earlier, nothing was trained; to train it again: "
+        f"gammabeta runs rm {name}\n"
+    )
+    call(capsys, *err.split(": gammabeta ")[1].split())
+    assert json.loads(call(capsys, "runs", "--json")[0]) == []
+    call(capsys, *TRAIN, "--runs", "my runs")
+    assert f"runs rm {name} --runs 'my runs'" in call(capsys, *TRAIN, "--runs", "my runs")[1]
 
 
 def test_print_spec_runs_nothing(here, capsys):
@@ -147,7 +164,7 @@ def test_runs_are_listed_shown_and_removed(here, capsys):
 
 
 def test_a_run_is_shown_by_what_was_chosen_how_it_ended_and_what_trained(here, capsys):
-    out, _ = call(capsys, *TRAIN, "--epochs", "1", "--lr-by-role", "beta=1/2")
+    out, _ = call(capsys, *changed(epochs=1), "--lr-by-role", "beta=1/2")
     name, ended = out.split()[1].rstrip(":"), out.partition("\n")[2]
     text, _ = call(capsys, "runs", "show", "--runs", "runs", name)
     head, spec, result, table = text.split("\n\n")
@@ -194,7 +211,7 @@ def test_runs_that_have_not_ended_well_are_shown_too(here, capsys, monkeypatch):
 
 
 def test_one_epoch_is_no_epochs(here, capsys):
-    arguments = [*TRAIN, "--epochs", "1", "--subsample", "32"]
+    arguments = changed(epochs=1, subsample=32)
     for each in (arguments, ["runs"], ["report"]):
         out, err = call(capsys, *each)
         assert not re.search(r"\b1 (epochs|steps)\b", out + err)
@@ -225,6 +242,41 @@ def test_brackets_in_a_regular_expression_are_shown_as_they_are(here, capsys):
     _, err = call(capsys, *TRAIN, "--trainable", r"name:.*[0-9]\.weight|[/x].*|:smile:")
     assert r"name:.*[0-9]\.weight|[/x].*|:smile:" in err
     assert r"name:.*[0-9]\.weight|[/x].*|:smile:" in call(capsys, "runs")[0]
+
+
+@pytest.mark.parametrize("data", [b"garbage", b"", None], ids=["garbage", "empty", "gone"])
+def test_a_run_whose_spec_is_damaged_is_listed_and_can_be_removed(here, capsys, data):
+    name = json.loads(call(capsys, *TRAIN, "--json")[0])["id"]
+    hurt = here / "runs" / name / "spec.json"
+    hurt.write_bytes(data) if data is not None else hurt.unlink()
+    (row,) = json.loads(call(capsys, "runs", "--json")[0])
+    assert (row["id"], row["status"]) == (name, "damaged")
+    listed, _ = call(capsys, "runs")
+    assert f"\n{name} damaged: runs/{name}" in listed
+    assert main(["runs", "show", name]) == main(TRAIN) == main(["report"]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert [line.startswith("gammabeta: ") for line in errors] == [True] * 3
+    assert name in errors[0]
+    assert name in errors[1]
+    call(capsys, "runs", "rm", name[:4])
+    assert list((here / "runs").iterdir()) == []
+    call(capsys, *TRAIN)
+
+
+def test_several_runs_are_removed_all_or_none(here, capsys):
+    names = [
+        json.loads(call(capsys, *TRAIN, "--seed", seed, "--json")[0])["id"] for seed in range(3)
+    ]
+    assert main(["runs", "rm", names[0], names[1], "nosuch"]) == 2
+    assert "no run 'nosuch'" in capsys.readouterr().err
+    with RunFolder.open(here / "runs" / names[1]).lock():
+        assert main(["runs", "rm", *names]) == 1
+        assert f"run {names[1]} is being trained" in capsys.readouterr().err
+    assert len(list((here / "runs").iterdir())) == 3
+    out, _ = call(capsys, "runs", "rm", names[0], "--runs", "runs", names[1], names[0][:6])
+    assert out == f"removed run {names[0]}\nremoved run {names[1]}\n"
+    assert [each.name for each in (here / "runs").iterdir()] == names[2:]
+    assert json.loads(call(capsys, "runs", "rm", names[2], "--json")[0]) == {"removed": names[2:]}
 
 
 def test_a_link_that_leads_in_a_circle_hides_nothing(here, capsys):
@@ -271,6 +323,7 @@ def test_demo_trains_reports_and_does_nothing_the_second_time(here, capsys, monk
     assert rows[-1]["trained"] == rows[-1]["total"]
     _, err = call(capsys, "demo")
     assert "left" not in err
+    assert err.startswith("note: all 8 runs finished earlier and are not trained")
     assert len(list((here / "runs").iterdir())) == 8
 
 
@@ -297,7 +350,7 @@ def test_a_run_that_fails_exits_with_one_and_one_line(here, capsys):
     code = main([*TRAIN, "--lr", "1e30", "--trainable", "all"])
     err = capsys.readouterr().err
     assert code == 1
-    assert "try a smaller --lr" in err.splitlines()[-1]
+    assert "try a smaller learning rate" in err.splitlines()[-1]
     assert "Traceback" not in err
     rows = json.loads(call(capsys, "runs", "--json")[0])
     assert rows[0]["status"] == "failed"

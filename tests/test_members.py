@@ -127,7 +127,7 @@ WILD = SPEC.replace(lr=1e30, trainable="bn+output")  # of all, only the fused en
 def test_a_member_that_fails_does_not_stop_the_others(tmp_path, place):
     specs = [WILD.replace(lr=0.1), WILD.replace(lr=0.01)]
     specs.insert(place, WILD)
-    with pytest.raises(RunError, match=r"loss became .* try a smaller --lr"):
+    with pytest.raises(RunError, match=r"loss became .* try a smaller learning rate"):
         together(specs, tmp_path / "together")
     runs = [load_run(tmp_path / "together" / spec.id) for spec in specs]
     failed = runs.pop(place)

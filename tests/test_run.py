@@ -118,6 +118,25 @@ def test_stopped_after_an_epoch_and_resumed_is_as_never_stopped(tmp_path, subset
     assert_same(whole, parts)
 
 
+def test_a_resumed_run_says_that_its_engine_changed(tmp_path):
+    def stop(event):
+        if isinstance(event, Epoch):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(SPEC, tmp_path, engine="eager", listen=stop)
+    starts = []
+    for engine in ("eager", "lean"):
+        with pytest.raises(KeyboardInterrupt):
+            train(SPEC, tmp_path, engine=engine, listen=lambda e: (starts.append(e), stop(e)))
+    notes = [each.notes[-1] for each in starts if isinstance(each, Start)]
+    assert notes == [
+        "resuming after epoch 1",
+        "resuming after epoch 2 with the lean engine, before it was eager: the same numbers up to "
+        "rounding",
+    ]
+
+
 def test_killed_at_ten_random_moments_is_as_never_killed(tmp_path):
     whole = train(SPEC, tmp_path / "whole")
     started = time.perf_counter()
@@ -194,7 +213,7 @@ def test_other_data_under_the_same_name_are_refused(tmp_path):
 
 def test_a_diverging_run_fails_with_advice_and_can_be_seen(tmp_path):
     spec = SPEC.replace(lr=1e30, trainable="all")
-    with pytest.raises(RunError, match=r"loss became .* try a smaller --lr"):
+    with pytest.raises(RunError, match=r"loss became .* try a smaller learning rate"):
         train(spec, tmp_path)
     run = load_run(tmp_path / spec.id)
     assert run.result["status"] == "failed"

@@ -14,7 +14,7 @@ import pytest
 from run_folders import INPUTS, SPEC, files, loaded, names, one_line, state, status
 
 from gammabeta.errors import InputError, RunError
-from gammabeta.store import FORMAT, RunFolder, find_run, list_runs
+from gammabeta.store import FORMAT, RunFolder, find_run, list_runs, remove_runs
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -260,6 +260,29 @@ def test_remove(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(RunError, match=r"could not remove .* \(Permission denied\)"):
             run.remove()
     assert list_runs(root) == [run]
+    other = RunFolder.create(root, "other", SPEC, INPUTS)
+    real = os.replace
+
+    def refuse_the_second(source: Path, target: Path) -> None:
+        if "other" in str(source):
+            refuse()
+        real(source, target)
+
+    with monkeypatch.context() as patch:  # the first is put back
+        patch.setattr(os, "replace", refuse_the_second)
+        with pytest.raises(RunError, match=r"other \(Permission denied\): nothing was removed"):
+            remove_runs([run, other])
+    assert names(root) == ["abc123", "other"]
+    for closed in (root, run.path):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "access", lambda path, _, closed=closed: Path(path) != closed)
+            with pytest.raises(RunError) as raised:
+                run.remove()
+        assert str(raised.value) == (
+            f"could not remove {run.path} ({closed} is read-only): nothing was removed; "
+            "mend that and try again"
+        )
+    other.remove()
     run.remove()
     assert names(root) == []
     with pytest.raises(RunError, match="could not"):

@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from gammabeta.arguments import add_command, add_execution, execution, finish
+from gammabeta.arguments import add_command, add_execution, execution, finish, runs_folder
+from gammabeta.commands.sweep import finished_note
 from gammabeta.errors import about
 
 
@@ -35,6 +36,9 @@ def _demo(options: argparse.Namespace) -> None:
         for spec in specs:
             display.next_run()
             trained.append(train(spec, **execution(options), listen=display))
+        if not display.work_began:
+            ids = [run.id for run in trained]
+            display.note(finished_note(ids, len(ids), runs_folder(options)))
     print_demo(trained, options.json)
     write_report([run.folder for run in trained], Path(options.out))
     print(f"wrote {options.out}", file=sys.stderr)

@@ -1,6 +1,9 @@
 """`gammabeta sweep`: a run for each combination of values."""
 
 import argparse
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from gammabeta.arguments import (
@@ -61,7 +64,11 @@ def train_many(options: argparse.Namespace) -> None:
     specs, varied = read_specs(options)
     runs = runs_folder(options)
     failure = None
-    with TrainDisplay(len(waiting(specs, runs))) as display:
+    left = {spec.id for spec in waiting(specs, runs)}
+    done = [spec.id for spec in specs if spec.id not in left]
+    with TrainDisplay(len(left)) as display:
+        if done:
+            display.note(finished_note(done, len(specs), runs))
         try:
             sweep(specs, **execution(options), listen=display)
         except RunError as error:  # what went well is shown before it
@@ -69,3 +76,14 @@ def train_many(options: argparse.Namespace) -> None:
     print_sweep(specs, varied, runs, options.json)
     if failure is not None:
         raise failure
+
+
+def finished_note(done: Sequence[str], count: int, runs: Path) -> str:
+    """Runs that are not trained because they have finished, `done` of `count`; how to have them
+    trained again."""
+    where = "" if str(runs) == "runs" else f" --runs {shlex.quote(str(runs))}"
+    again = f"gammabeta runs rm {' '.join(done[:3])}{' ...' * (len(done) > 3)}{where}"
+    if count == 1:
+        return f"run {done[0]} finished earlier, nothing was trained; to train it again: {again}"
+    which = f"all {count} runs" if len(done) == count else f"{len(done)} of {count} runs"
+    return f"{which} finished earlier and are not trained; to train them again: {again}"

@@ -12,8 +12,9 @@ from gammabeta.arguments import (
     execution,
     finish,
     read_spec,
+    runs_folder,
 )
-from gammabeta.commands.sweep import train_many
+from gammabeta.commands.sweep import finished_note, train_many
 from gammabeta.errors import InputError
 
 
@@ -53,6 +54,8 @@ def _train(options: argparse.Namespace) -> None:
 
     with TrainDisplay() as display:
         run = train(spec, **execution(options), listen=display)
+        if not display.work_began:
+            display.note(finished_note([run.id], 1, runs_folder(options)))
     if options.json:
         print(json.dumps(result_dict(run), indent=1))
     else:
