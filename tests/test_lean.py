@@ -439,6 +439,7 @@ def test_a_converted_network_under_vmap_is_refused():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, about torch
 def test_a_converted_network_compiles_to_the_same_numbers():
     torch.manual_seed(0)
     images = torch.randn(4, 3, 32, 32)
