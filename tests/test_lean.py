@@ -436,19 +436,3 @@ def test_a_converted_network_under_vmap_is_refused():
         torch.func.vmap(model)(images)
     restore(model)
     assert torch.func.vmap(model)(images).shape == (2, 1, 10)
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, about torch
-def test_a_converted_network_compiles_to_the_same_numbers():
-    torch.manual_seed(0)
-    images = torch.randn(4, 3, 32, 32)
-    found = []
-    for compiled in (False, True):
-        model = create_model("cifar_resnet_8_4")
-        leaves = select(model, "bn").apply(model)
-        convert(model)
-        out = (torch.compile(model) if compiled else model)(images)
-        found.append([out, *torch.autograd.grad(out.square().sum(), list(leaves.values()))])
-    for plain, other in zip(*found, strict=True):
-        torch.testing.assert_close(other, plain, rtol=1e-4, atol=1e-4)
