@@ -5,7 +5,8 @@
                  env.json       {"sessions": [...]}: where and how it was executed, one per start
                  metrics.jsonl  one record a line, each with its "epoch"
                  checkpoint/    the newest two, see checkpoint.py; LAST names the newest
-                 result.json    the end, written last of all: {"status": "ok" or "failed", ...}
+                 result.json    the end of training, written last: {"status": "ok" or "failed", ...}
+                 probe/         what `gammabeta analyze` measured: <name>.json, see probe/
                  lock           held while a process trains; its text says which
 
 Knows nothing of training, and of a spec only that it is a JSON object with the key "format". JSON
@@ -18,7 +19,6 @@ import errno
 import os
 import shutil
 import socket
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -41,11 +41,7 @@ from gammabeta.disk import (
     writing,
 )
 from gammabeta.errors import InputError, RunError
-
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
+from gammabeta.locks import holder, is_locked, try_lock
 
 __all__ = ["FORMAT", "Checkpoint", "RunFolder", "find_run", "list_runs"]
 
@@ -155,15 +151,15 @@ class RunFolder:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             with writing(path, "lock"):
-                locked = _try_lock(descriptor)
+                locked = try_lock(descriptor)
                 for _ in range(10):  # `status` holds it for an instant: no reason to give up
                     if locked:
                         break
                     time.sleep(0.01)
-                    locked = _try_lock(descriptor)
+                    locked = try_lock(descriptor)
             if not locked:
                 raise RunError(
-                    f"run {self.id} is being trained by {_holder(descriptor)}: "
+                    f"run {self.id} is being trained by {holder(descriptor)}: "
                     "wait for it, or choose another folder for runs"
                 )
             with contextlib.suppress(OSError):  # only the text of an error message
@@ -257,7 +253,7 @@ class RunFolder:
             (self.path / "result.json").unlink(missing_ok=True)
 
     def write_result(self, result: dict[str, Any]) -> None:
-        """Finish the run: nothing is written after this. "status" must be ok or failed."""
+        """Finish the run: only probes are written after this. "status" must be ok or failed."""
         if result.get("status") not in ("ok", "failed"):
             raise InputError(
                 f'the "status" of a result is ok or failed, not {result.get("status")!r}'
@@ -271,13 +267,29 @@ class RunFolder:
         good = isinstance(result, dict) and result.get("status") in ("ok", "failed")
         return result if good else None
 
+    def write_probe(self, name: str, found: dict[str, Any]) -> Path:
+        """Write probe/<name>.json, in place of an older one; returns its path. Needs no lock: a
+        probe only reads the run, and each file is there whole or not at all."""
+        path = self.path / "probe" / f"{name}.json"
+        with writing(path.parent, "create"):
+            if not path.parent.exists():
+                path.parent.mkdir(exist_ok=True)
+                sync_folder(self.path)
+        write_atomically(path, encode_json(found, indent=None))
+        return path
+
+    def probe(self, name: str) -> dict[str, Any] | None:
+        """What `write_probe` was given; None while there is none, or if it is damaged."""
+        found = decode_json(bytes_of(self.path / "probe" / f"{name}.json", b""))
+        return found if isinstance(found, dict) else None
+
     @property
     def status(self) -> Status:
         """How the run stands: its result, or else running while a process holds the lock."""
         result = self.result
         if result is not None:
             return "ok" if result["status"] == "ok" else "failed"
-        return "running" if _is_locked(self.path / "lock") else "stopped"
+        return "running" if is_locked(self.path / "lock") else "stopped"
 
     @property
     def epochs_done(self) -> int:
@@ -354,38 +366,3 @@ def _check_format(spec: Any, where: str) -> None:
         raise InputError(f"{where} has format {number}, this gammabeta reads {FORMAT}: upgrade it")
     if number != FORMAT:
         raise InputError(f"{where} has format {number!r}: only format {FORMAT} is a gammabeta run")
-
-
-def _try_lock(descriptor: int, shared: bool = False) -> bool:
-    """Lock an open file for this process; False if another one holds it. Raises OSError."""
-    try:
-        if sys.platform == "win32":
-            os.lseek(descriptor, 1 << 20, os.SEEK_SET)  # past the text, which others must read
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-            os.lseek(descriptor, 0, os.SEEK_SET)
-        else:
-            kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    return True
-
-
-def _is_locked(path: Path) -> bool:
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:  # never locked, or not ours to read
-        return False
-    try:
-        return not _try_lock(descriptor, shared=True)
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
-
-
-def _holder(descriptor: int) -> str:
-    with contextlib.suppress(OSError):
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        return os.read(descriptor, 300).decode(errors="replace") or "another process"
-    return "another process"
