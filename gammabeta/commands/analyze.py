@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,23 +57,24 @@ def _analyze(options: argparse.Namespace) -> None:
     loaded: dict[str, Any] = {}
     for todo in plans:  # what is wrong with the data of any run is said before the work begins
         load(todo, options.data_dir, loaded)
-    shown = []
+    made = []
     for todo in plans:
-        run = todo.run
-        probes = carry_out(
-            todo, load(todo, options.data_dir, loaded), options.device,
-            say=lambda name, run=run: print(f"{run.id}: {name} ...", file=sys.stderr),  # type: ignore[misc]
-        )  # fmt: skip
-        folder = run.folder.path / "probe"
-        shown.append({"id": run.id, "probes": _summaries(probes, folder), "made": probes})
+        data = load(todo, options.data_dir, loaded)
+        made.append((todo.run, carry_out(todo, data, options.device, _said(todo.run.id))))
     if options.json:
-        print(
-            json.dumps([{key: each[key] for key in ("id", "probes")} for each in shown], indent=1)
-        )
+        shown = [
+            {"id": run.id, "probes": _summaries(probes, run.folder.path / "probe")}
+            for run, probes in made
+        ]
+        print(json.dumps(shown, indent=1))
         return
-    _print_runs([(runs[each["id"]], each["made"]) for each in shown])
-    if len(shown) == 1:
-        _print_layers(shown[0]["made"])
+    _print_runs(made)
+    if len(made) == 1:
+        _print_layers(made[0][1])
+
+
+def _said(run_id: str) -> Callable[[str], None]:
+    return lambda probe: print(f"{run_id}: {probe} ...", file=sys.stderr)
 
 
 def _summaries(probes: dict[str, dict[str, Any]], folder: Path) -> dict[str, Any]:
