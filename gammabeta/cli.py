@@ -12,10 +12,10 @@ from typing import Any
 
 import gammabeta
 from gammabeta.arguments import Parser, with_source
-from gammabeta.commands import bench, demo, models, report, runs, sweep, train
+from gammabeta.commands import analyze, bench, demo, models, report, runs, sweep, train
 from gammabeta.errors import GammabetaError, InputError
 
-COMMANDS = (demo, train, sweep, runs, models, report, bench)  # in the order of --help
+COMMANDS = (demo, train, sweep, runs, models, analyze, report, bench)  # in the order of --help
 
 
 def main(arguments: list[str] | None = None) -> int:

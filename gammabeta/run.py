@@ -83,16 +83,21 @@ class Run:
         """Test accuracy after the last epoch, in 0..1."""
         return float(self._finished()["test_accuracy"])
 
-    def network(self) -> nn.Module:
-        """The trained network, in evaluation mode: rebuilt from the seed, checked against the
-        fingerprint, with the trained values and statistics of the last checkpoint."""
-        classes = self.folder.inputs["data"]["num_classes"]
-        model, subset = make_network(self.spec, classes)
-        check_start(self.folder, model)
+    def checkpoint(self) -> Checkpoint:
+        """The newest good checkpoint. Raises RunError where there is none."""
         checkpoint, notes = self.folder.load_checkpoint()
         if checkpoint is None:
             why = "; ".join(notes) or "train it first"
             raise RunError(f"run {self.id} has no good checkpoint: {why}")
+        return checkpoint
+
+    def network(self, checkpoint: Checkpoint | None = None) -> nn.Module:
+        """The trained network, in evaluation mode: rebuilt from the seed, checked against the
+        fingerprint, with the trained values and statistics of `checkpoint`, by default the last."""
+        classes = self.folder.inputs["data"]["num_classes"]
+        model, subset = make_network(self.spec, classes)
+        check_start(self.folder, model)
+        checkpoint = checkpoint or self.checkpoint()
         subset.apply(model)
         subset.load_state(model, checkpoint.tensors)
         for entries in attached(model).values():

@@ -5,7 +5,8 @@
                  env.json       {"sessions": [...]}: where and how it was executed, one per start
                  metrics.jsonl  one record a line, each with its "epoch"
                  checkpoint/    the newest two, see checkpoint.py; LAST names the newest
-                 result.json    the end, written last of all: {"status": "ok" or "failed", ...}
+                 result.json    the end of training, written last: {"status": "ok" or "failed", ...}
+                 probe/         what `gammabeta analyze` measured: <name>.json, see probe/
                  lock           held while a process trains; its text says which
 
 Knows nothing of training, and of a spec only that it is a JSON object with the key "format". JSON
@@ -232,7 +233,7 @@ class RunFolder:
             (self.path / "result.json").unlink(missing_ok=True)
 
     def write_result(self, result: dict[str, Any]) -> None:
-        """Finish the run: nothing is written after this. "status" must be ok or failed."""
+        """Finish the run: only probes are written after this. "status" must be ok or failed."""
         if result.get("status") not in ("ok", "failed"):
             raise InputError(
                 f'the "status" of a result is ok or failed, not {result.get("status")!r}'
@@ -245,6 +246,22 @@ class RunFolder:
         result = decode_json(bytes_of(self.path / "result.json", b""))
         good = isinstance(result, dict) and result.get("status") in ("ok", "failed")
         return result if good else None
+
+    def write_probe(self, name: str, found: dict[str, Any]) -> Path:
+        """Write probe/<name>.json, in place of an older one; returns its path. Needs no lock: a
+        probe only reads the run, and each file is there whole or not at all."""
+        path = self.path / "probe" / f"{name}.json"
+        with writing(path.parent, "create"):
+            if not path.parent.exists():
+                path.parent.mkdir(exist_ok=True)
+                sync_folder(self.path)
+        write_atomically(path, encode_json(found, indent=None))
+        return path
+
+    def probe(self, name: str) -> dict[str, Any] | None:
+        """What `write_probe` was given; None while there is none, or if it is damaged."""
+        found = decode_json(bytes_of(self.path / "probe" / f"{name}.json", b""))
+        return found if isinstance(found, dict) else None
 
     @property
     def status(self) -> Status:

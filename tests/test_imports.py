@@ -18,7 +18,7 @@ LEVELS = {
     "engine": 3,
     "train": 4, "build": 4,
     "run": 5,
-    "analysis": 6, "curves": 6.1, "bench": 6, "sweep": 6,
+    "analysis": 6, "curves": 6.1, "bench": 6, "probe": 6, "sweep": 6,
     "demo": 7, "paper": 7,
     "figures": 8, "sentences": 8, "report": 8.1,
     "display": 8.5, "listen": 8.6, "arguments": 8.7, "commands": 8.9, "cli": 9, "__main__": 10,

@@ -1,0 +1,60 @@
+"""What a probe looks at: a trained network and test images, evaluated as the run itself does."""
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gammabeta.checkpoint import Checkpoint
+from gammabeta.data import Dataset, Split
+from gammabeta.engine.batches import Batches
+from gammabeta.errors import RunError
+from gammabeta.run import Run
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A trained network, in evaluation mode, on its device. batches: None where no image is needed.
+
+    Probes may change the network while they measure and leave it as it was.
+    """
+
+    run: Run
+    network: nn.Module
+    batches: Batches | None
+    device: torch.device
+
+    def test(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """(images float32 (B, C, H, W), labels int64 (B,)), in the batches the run evaluates in:
+        under the policy "batch" logits depend on them."""
+        if self.batches is None:
+            raise RunError(f"run {self.run.id} was opened without its data: give it test images")
+        return self.batches.test()
+
+    @torch.no_grad()
+    def logits(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) -> fp32 (B, classes), in the precision of the run."""
+        bf16 = self.run.spec.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, bf16):
+            logits: Tensor = self.network(images)
+        return logits.float()
+
+
+def make_subject(
+    run: Run, checkpoint: Checkpoint, data: Dataset | None, images: int, device: torch.device
+) -> Subject:
+    """The network of a checkpoint, and the first `images` test images of `data`."""
+    network = run.network(checkpoint)
+    network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    batches = None
+    if data is not None:
+        test = Split(data.test.images[:images], data.test.labels[:images])
+        batches = Batches(dataclasses.replace(data, test=test), run.spec, device)
+    return Subject(run, network, batches, device)
+
+
+def short(value: float) -> float:
+    """Six significant digits, which is what the files keep of a measured value."""
+    return float(f"{value:.6g}")
