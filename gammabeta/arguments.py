@@ -23,6 +23,8 @@ from gammabeta.spec import RunSpec
 FIELDS = tuple(item.name for item in fields(RunSpec))
 # Arguments of `train` and `sweep`; the defaults are theirs.
 _EXECUTION = ("runs", "data_dir", "engine", "device", "in_step")
+# Of `data.Reading`, which `train` and `sweep` take as "reading".
+_READING = ("workers", "skip_broken")
 _ON_OFF = ("nesterov", "flip")
 _COUNTS = ("seed", "epochs", "batch_size", "subsample", "test_subsample", "schedule_steps")
 _MOST = 10_000  # runs of one command
@@ -134,7 +136,12 @@ def add_execution(parser: Any) -> None:
 
 def execution(options: argparse.Namespace) -> dict[str, Any]:
     """What was given of how a run is executed, as keywords for `train`."""
-    return {name: value for name, value in vars(options).items() if name in _EXECUTION}
+    given = {name: value for name, value in vars(options).items() if name in _EXECUTION}
+    if reading := {name: value for name, value in vars(options).items() if name in _READING}:
+        from gammabeta.data import Reading
+
+        given["reading"] = Reading(**reading)
+    return given
 
 
 def runs_folder(options: argparse.Namespace) -> Path:
@@ -165,6 +172,19 @@ def add_spec(parser: Any) -> None:
         default=argparse.SUPPRESS,
         metavar="DIR",
         help="where the data set's files are (default: $GAMMABETA_DATA)",
+    )
+    how.add_argument(
+        "--workers",
+        type=int,
+        default=argparse.SUPPRESS,
+        metavar="N",
+        help="imagenet: threads that decode images (one for each processor)",
+    )
+    how.add_argument(
+        "--skip-broken",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="imagenet: leave out images that cannot be decoded (all are checked first)",
     )
     add_execution(how)
     how.add_argument(

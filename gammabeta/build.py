@@ -12,6 +12,8 @@ from torch import nn
 
 from gammabeta.data import (
     Dataset,
+    Reading,
+    Split,
     load_dataset,
     randomise_labels,
     subsample,
@@ -39,12 +41,13 @@ def prepare(
     specs: Sequence[RunSpec],
     data_dir: str | Path | None,
     loaded: dict[str, Dataset] | None = None,
+    reading: Reading | None = None,
 ) -> list[Made]:
-    """Build each spec. loaded: as for `load_data`."""
+    """Build each spec. loaded, reading: as for `load_data`."""
     loaded = {} if loaded is None else loaded
     made = []
     for spec in specs:
-        data = load_data(spec, data_dir, loaded)
+        data = load_data(spec, data_dir, loaded, reading)
         model, subset = make_network(spec, data.num_classes)
         check_roles(spec, subset)
         _check_last_batch(spec, data)
@@ -68,17 +71,21 @@ def check_network(spec: RunSpec, num_classes: int | None = None) -> None:
 
 
 def load_data(
-    spec: RunSpec, data_dir: str | Path | None = None, loaded: dict[str, Dataset] | None = None
+    spec: RunSpec,
+    data_dir: str | Path | None = None,
+    loaded: dict[str, Dataset] | None = None,
+    reading: Reading | None = None,
 ) -> Dataset:
     """The data of a spec, with its subsamples, random labels and normalisation; checks the batch
     size.
 
     loaded: data sets that need not be read again, by name; this one is kept there.
+    reading: how imagenet is read.
     """
     loaded = {} if loaded is None else loaded
     if spec.data not in loaded:
         with about("data_dir") if data_dir is not None else contextlib.nullcontext():
-            loaded[spec.data] = load_dataset(spec.data, data_dir)
+            loaded[spec.data] = load_dataset(spec.data, data_dir, reading)
     data = loaded[spec.data]
     if spec.subsample is not None:
         with about("subsample"):
@@ -115,7 +122,9 @@ def check_roles(spec: RunSpec, subset: Subset) -> None:
 
 def _check_last_batch(spec: RunSpec, data: Dataset) -> None:
     """Refuse a last batch of one image where a BatchNorm would see a single value per channel."""
-    count, size = len(data.train.labels), data.train.images.shape[1]
+    count = len(data.train.labels)
+    images = data.train
+    size = images.images.shape[1] if isinstance(images, Split) else spec.image_size
     if spec.statistics == "frozen" or count % spec.batch_size != 1 % spec.batch_size:
         return
     try:
@@ -146,6 +155,7 @@ def make_network(spec: RunSpec, num_classes: int) -> tuple[nn.Module, Subset]:
 def inputs(data: Dataset, subset: Subset, model: nn.Module) -> dict[str, Any]:
     """What a run is built from, checked at every rebuild: inputs.json."""
     marks = fingerprint(model)
+    skipped = {"skipped": list(data.skipped)} if data.skipped else {}
     return {
         "data": {
             "name": data.name,
@@ -154,6 +164,7 @@ def inputs(data: Dataset, subset: Subset, model: nn.Module) -> dict[str, Any]:
             "train": len(data.train.labels),
             "test": len(data.test.labels),
             "num_classes": data.num_classes,
+            **skipped,
         },
         "subset": {"text": subset.text, "trained": subset.count, "total": subset.total},
         "tensors": [

@@ -16,7 +16,7 @@ from torch import nn
 
 from gammabeta.build import Made, check_data, check_start, inputs, make_network, prepare
 from gammabeta.checkpoint import Checkpoint
-from gammabeta.data import Dataset
+from gammabeta.data import Dataset, Pictures, Reading
 from gammabeta.engine import Engine, check_engine, choose_device, choose_engine
 from gammabeta.engine.fused import FusedEngine, check_members, make_members
 from gammabeta.environment import environment
@@ -137,19 +137,21 @@ def train(
     runs: str | Path = "runs",
     *,
     data_dir: str | Path | None = None,
+    reading: Reading | None = None,
     engine: str = "auto",
     device: str = "auto",
     listen: Callable[[Event], None] = lambda event: None,
 ) -> Run:
     """Train `spec` and keep it under `runs`; resume or skip what is already there.
 
+    reading: how the images of imagenet are read; by default with a thread a processor.
     listen: called with every event while it works; without it nothing is said.
     `gammabeta.progress` is one that prints a line an epoch.
     Raises InputError before anything is created, RunError when training itself fails.
     """
     check_specs([spec], "train")
-    return train_members([spec], runs, data_dir=data_dir, engine=engine, device=device,
-                         listen=listen)[0]  # fmt: skip
+    return train_members([spec], runs, data_dir=data_dir, reading=reading, engine=engine,
+                         device=device, listen=listen)[0]  # fmt: skip
 
 
 def train_members(
@@ -157,6 +159,7 @@ def train_members(
     runs: str | Path = "runs",
     *,
     data_dir: str | Path | None = None,
+    reading: Reading | None = None,
     engine: str = "auto",
     device: str = "auto",
     listen: Callable[[Event], None] = lambda event: None,
@@ -168,8 +171,8 @@ def train_members(
     A run's seconds are its share: those of the team, divided by its members.
     """
     check_specs(specs, "train_members")
-    failed = train_team(specs, runs, data_dir=data_dir, engine=engine, device=device,
-                        listen=listen)  # fmt: skip
+    failed = train_team(specs, runs, data_dir=data_dir, reading=reading, engine=engine,
+                        device=device, listen=listen)  # fmt: skip
     for error in failed.values():
         raise error
     return [Run(spec, RunFolder.open(Path(runs) / spec.id)) for spec in specs]
@@ -180,6 +183,7 @@ def train_team(
     runs: str | Path,
     *,
     data_dir: str | Path | None,
+    reading: Reading | None = None,
     engine: str,
     device: str,
     listen: Callable[[Event], None],
@@ -191,7 +195,7 @@ def train_team(
         check_engine(engine)
     with about("device"):
         chosen = choose_device(device)
-    made = prepare(waiting(specs, runs), data_dir, loaded)
+    made = prepare(waiting(specs, runs), data_dir, loaded, reading)
     if not made:
         return {}
     with about("engine"):
@@ -213,6 +217,8 @@ def train_team(
             for each in made
         ]  # fmt: skip
     session = environment(chosen) | {"engine": engine_class.name}
+    if isinstance(made[0].data.train, Pictures):
+        session["decoding_threads"] = made[0].data.train.workers
     errors: dict[str, Exception] = {}
     with contextlib.ExitStack() as locks:
         ready = []
@@ -236,8 +242,12 @@ def train_team(
                              chosen)
                 for each in team
             ]  # fmt: skip
-            if team:
-                errors |= _train(team, engines, why, listen)
+            try:
+                if team:
+                    errors |= _train(team, engines, why, listen)
+            finally:  # Ctrl-C too: threads that decode ahead would keep the process waiting
+                for one in engines:
+                    one.close()
     return errors
 
 

@@ -29,9 +29,10 @@ _LATER: dict[str, Any] = {
     "normalisation": "imagenet",
     "test_subsample": None,
     "bias_init": "uniform",
+    "image_size": 0,
 }
 
-DATA_SETS = ("cifar10", "cifar100", "digits", "synthetic")
+DATA_SETS = ("cifar10", "cifar100", "digits", "imagenet", "synthetic")
 ROLES = ("gamma", "beta", "output", "shortcut", "conv", "linear", "bias", "other")
 CHOICES: dict[str, tuple[str, ...]] = {
     "data": DATA_SETS,
@@ -46,10 +47,11 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 # What a field left at None becomes. Digits are not flipped: a mirrored 2 is no 2.
 _BY_DATA: dict[str, dict[str, Any]] = {
-    "cifar10": {"flip": True, "crop_padding": 4},
-    "cifar100": {"flip": True, "crop_padding": 4},
-    "digits": {"flip": False, "crop_padding": 2},
-    "synthetic": {"flip": True, "crop_padding": 4},
+    "cifar10": {"flip": True, "crop_padding": 4, "image_size": 0},
+    "cifar100": {"flip": True, "crop_padding": 4, "image_size": 0},
+    "digits": {"flip": False, "crop_padding": 2, "image_size": 0},
+    "imagenet": {"flip": True, "crop_padding": 0, "image_size": 224},
+    "synthetic": {"flip": True, "crop_padding": 4, "image_size": 0},
 }
 _BY_OPTIMIZER: dict[str, dict[str, Any]] = {
     "sgd": {"lr": 0.1, "momentum": 0.9, "betas": ()},
@@ -69,6 +71,7 @@ _RESOLVED_BY = {"data": _BY_DATA, "optimizer": _BY_OPTIMIZER, "schedule": _BY_SC
 
 
 Made = typing.TypeVar("Made")
+_SMALLEST = 8  # pixels that an image of imagenet can be cropped to
 
 
 def _help(text: str, default: Any) -> Any:
@@ -133,7 +136,7 @@ class RunSpec:
     )
     statistics: str = _help("running statistics: track, frozen, or batch (never use them)", "track")
     precision: str = _help("fp32, or bf16 (autocast; trained tensors stay fp32)", "fp32")
-    flip: bool = _help("random horizontal flips (default: on for cifar)", None)
+    flip: bool = _help("random horizontal flips (default: on, but for digits)", None)
     crop_padding: int = _help("random crops after padding by this many pixels (cifar: 4)", None)
     brightness: float = _help(
         "random brightness: up to this is added to pixels in [0, 1] or taken away, then they are "
@@ -142,6 +145,10 @@ class RunSpec:
     )
     normalisation: str = _help(
         "of pixels: imagenet, by its mean and deviation; none, they stay in [0, 1]", "imagenet"
+    )
+    image_size: int = _help(
+        "imagenet: random crops are resized to this many pixels (224); 0: images stay as they are",
+        None,
     )
     subsample: int | None = _help("train on the first N images only", None)
     test_subsample: int | None = _help("test on the first N test images only", None)
@@ -320,6 +327,7 @@ def _check(spec: RunSpec) -> None:
         ("label_smoothing", 0, 1, False),
         ("crop_padding", 0, 32, True),
         ("brightness", 0, 1, True),
+        ("image_size", 0, 4096, True),
         ("random_labels", 0, 1, True),
     ]
     for name, low, high, inclusive in ranges:
@@ -329,6 +337,7 @@ def _check(spec: RunSpec) -> None:
                 f" and {'at most' if inclusive else 'below'} {high:g}" if high < math.inf else ""
             )
             raise InputError(f"{name} is {value:g}: write a value of at least {low:g}{upper}", name)
+    _check_images(spec)
     for name in ("lr_by_role", "weight_decay_by_role"):
         for role, value in getattr(spec, name):
             if value < 0:
@@ -361,3 +370,16 @@ def _check(spec: RunSpec) -> None:
         if len(spec.betas) != 2 or not all(0 <= beta < 1 for beta in spec.betas):
             message = "betas must be two numbers of at least 0 and below 1, as in 0.9,0.999"
             raise InputError(message, "betas")
+
+
+def _check_images(spec: RunSpec) -> None:
+    """Images of one size are shifted and stay as they are; others are cropped and resized."""
+    if spec.data != "imagenet" and spec.image_size:
+        message = f"image_size belongs to imagenet: leave it out with {spec.data}"
+        raise InputError(message, "image_size")
+    if spec.data == "imagenet" and spec.image_size < _SMALLEST:
+        message = f"image_size is {spec.image_size}: write {_SMALLEST} or more for imagenet"
+        raise InputError(message, "image_size")
+    if spec.data == "imagenet" and spec.crop_padding:
+        message = "crop_padding belongs to images of one size: leave it out with imagenet"
+        raise InputError(message, "crop_padding")

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from gammabeta.build import check, check_network, load_data
-from gammabeta.data import Dataset
+from gammabeta.data import Dataset, Reading
 from gammabeta.engine import choose_device, choose_engine
 from gammabeta.engine.fused import OWN, FusedEngine
 from gammabeta.errors import GammabetaError, InputError, RunError, about
@@ -90,6 +90,7 @@ def sweep(
     runs: str | Path = "runs",
     *,
     data_dir: str | Path | None = None,
+    reading: Reading | None = None,
     engine: str = "auto",
     device: str = "auto",
     in_step: int = IN_STEP,
@@ -106,13 +107,13 @@ def sweep(
     planned = teams(left, engine=engine, device=device, in_step=in_step)
     loaded: dict[str, Dataset] = {}
     for spec in _distinct(left):
-        check(spec, load_data(spec, data_dir, loaded))
+        check(spec, load_data(spec, data_dir, loaded, reading))
     errors: dict[str, Exception] = {}
     for team in planned:
         try:
             errors |= train_team(
-                team, runs, data_dir=data_dir, engine=engine, device=device, listen=listen,
-                loaded=loaded,
+                team, runs, data_dir=data_dir, reading=reading, engine=engine, device=device,
+                listen=listen, loaded=loaded,
             )  # fmt: skip
         except (RuntimeError, MemoryError) as error:  # before the first step: of the whole team
             errors |= {spec.id: error for spec in waiting(team, runs)}

@@ -65,9 +65,13 @@ def test_every_field_is_part_of_the_identity(name):
         "weight_init": "binary", "norm_init": "ones", "statistics": "batch", "precision": "bf16",
         "flip": False, "crop_padding": 0, "subsample": 100, "random_labels": 0.5,
         "schedule_steps": 1000, "bias_init": "zeros", "brightness": 0.5, "normalisation": "none",
-        "test_subsample": 100,
+        "test_subsample": 100, "image_size": 128,
     }  # fmt: skip
-    bases = {"betas": {"optimizer": "adam"}, "schedule_steps": {"schedule": "cosine"}}
+    bases = {
+        "betas": {"optimizer": "adam"},
+        "schedule_steps": {"schedule": "cosine"},
+        "image_size": {"data": "imagenet"},
+    }
     base = RunSpec(**bases.get(name, {}))
     assert base.replace(**{name: other[name]}).id != base.id
 
@@ -193,3 +197,30 @@ def test_every_choice_can_be_made():
             assert getattr(spec, name) == choice
             assert RunSpec.from_dict(spec.to_dict()) == spec
     assert RunSpec().to_dict()["format"] == FORMAT
+
+
+def test_imagenet_brings_its_own_images():
+    spec = RunSpec(data="imagenet")
+    assert (spec.image_size, spec.crop_padding, spec.flip) == (224, 0, True)
+    small = spec.replace(image_size=128)
+    assert small.to_dict()["image_size"] == 128
+    assert RunSpec.from_dict(small.to_dict()) == small
+    assert RunSpec.from_dict({**small.chosen(), "data": "imagenet"}) == small
+    assert len({spec.id, small.id, RunSpec().id}) == 3
+    assert small.replace(data="cifar10") == RunSpec()
+    assert RunSpec().replace(data="imagenet") == spec
+    assert "image_size" not in RunSpec().to_dict()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"image_size": 64}, "image_size belongs to imagenet: leave it out with cifar10"),
+        ({"data": "imagenet", "image_size": 0}, "image_size is 0: write 8 or more"),
+        ({"data": "imagenet", "image_size": 5000}, "at most 4096"),
+        ({"data": "imagenet", "crop_padding": 4}, "crop_padding belongs to images of one size"),
+    ],
+)
+def test_image_sizes_that_do_not_fit_the_data(values, message):
+    with pytest.raises(InputError, match=message):
+        RunSpec(**values)

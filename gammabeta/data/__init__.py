@@ -1,7 +1,8 @@
-"""Data sets by name, as checked arrays in memory.
+"""Data sets by name: checked arrays in memory, or for imagenet encoded images to stream.
 
-`gammabeta.data.augment` (order, crops, flips, normalisation) is imported by its own name, because
-it needs torch and reading images does not.
+`gammabeta.data.augment` (order, crops, flips, normalisation) and `gammabeta.data.crops` (random
+crops, resizing) are imported by their own names, because they need torch and reading images does
+not.
 """
 
 from collections.abc import Callable
@@ -18,12 +19,16 @@ from gammabeta.data.dataset import (
     unnormalised,
 )
 from gammabeta.data.digits import load_digits
+from gammabeta.data.imagenet import load_imagenet
+from gammabeta.data.pictures import Pictures, Reading
 from gammabeta.data.synthetic import load_synthetic
 from gammabeta.errors import InputError, suggest
 from gammabeta.spec import DATA_SETS
 
 __all__ = [
     "Dataset",
+    "Pictures",
+    "Reading",
     "Split",
     "load_dataset",
     "make_dataset",
@@ -36,16 +41,25 @@ __all__ = [
 _SHIPPED: dict[str, Callable[[], Dataset]] = {"digits": load_digits, "synthetic": load_synthetic}
 
 
-def load_dataset(name: str, data_dir: str | Path | None = None) -> Dataset:
+def load_dataset(
+    name: str,
+    data_dir: str | Path | None = None,
+    reading: Reading | None = None,
+) -> Dataset:
     """Read one of `spec.DATA_SETS`.
 
     data_dir: the folder to look in for CIFAR (subfolders too). By default that of the environment
     variable GAMMABETA_DATA, and without it the cache folder; only in these two cases is a CIFAR
     that is not there downloaded (never with GAMMABETA_OFFLINE=1). `digits` and
-    `synthetic` take no folder. Raises InputError with what to put where.
+    `synthetic` take no folder. reading: of imagenet, see `load_imagenet`.
+    Raises InputError with what to put where.
     """
     if name not in DATA_SETS:
         raise InputError(f"unknown data set {name!r}: {suggest(str(name), DATA_SETS)}")
+    if name == "imagenet":
+        return load_imagenet(data_dir, reading or Reading())
+    if reading is not None and reading != Reading():
+        raise InputError(f"{name} is read whole: workers and skip_broken belong to imagenet")
     if name in _SHIPPED:
         if data_dir is not None:
             raise InputError(f"{name} needs no files: leave the data folder out")

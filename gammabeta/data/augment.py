@@ -19,12 +19,14 @@ from gammabeta import rng
 class EpochPlan:
     """order: int64 (N,), the images in training order. shift: int64 (N, 2), (dy, dx) of image i's
     crop, in [0, 2 * padding]. flip: bool (N,), whether image i is mirrored. brightness: float32
-    (N,), what is added to the pixels of image i, in [0, 1]; None without random brightness."""
+    (N,), what is added to the pixels of image i, in [0, 1]; None without random brightness. epoch:
+    from 0; the crops of images whose size is not known beforehand are drawn from it (crops.py)."""
 
     order: np.ndarray
     shift: np.ndarray
     flip: np.ndarray
     brightness: np.ndarray | None = None
+    epoch: int = 0
 
 
 def epoch_plan(
@@ -43,7 +45,7 @@ def epoch_plan(
     if brightness:
         draws = rng.generator(seed, "brightness", epoch).random(count)
         added = (brightness * (2 * draws - 1)).astype(np.float32)
-    return EpochPlan(order, shift, flips if flip else np.zeros(count, dtype=bool), added)
+    return EpochPlan(order, shift, flips if flip else np.zeros(count, dtype=bool), added, epoch)
 
 
 def augment(

@@ -16,6 +16,7 @@ from gammabeta.cache import cache_folder
 from gammabeta.data import batches, parquet
 from gammabeta.data.dataset import Dataset
 from gammabeta.data.download import download, is_offline
+from gammabeta.data.where import existing_folder
 from gammabeta.errors import InputError
 
 _CLASSES = {"cifar10": 10, "cifar100": 100}
@@ -29,7 +30,7 @@ def load_cifar(name: str, data_dir: str | Path | None = None) -> Dataset:
     Raises InputError where nothing is found or what is found is damaged.
     """
     if data_dir is not None:
-        folder = _existing(Path(data_dir), "data_dir")
+        folder = existing_folder(Path(data_dir), "data_dir")
         found = _search(name, folder)
         if found is None:
             raise InputError(f"there is no {name} in {folder}: put there {_choices(name)}")
@@ -38,7 +39,7 @@ def load_cifar(name: str, data_dir: str | Path | None = None) -> Dataset:
     problem = "downloads are switched off by GAMMABETA_OFFLINE"
     try:
         given = os.environ.get("GAMMABETA_DATA")
-        root = _existing(Path(given), "GAMMABETA_DATA") if given else cache_folder()
+        root = existing_folder(Path(given), "GAMMABETA_DATA") if given else cache_folder()
         found = _search(name, root) if root.is_dir() else None
         if found is None and not is_offline():
             download(name, root)
@@ -60,27 +61,6 @@ def _choices(name: str) -> str:
     layouts = batches.LAYOUTS[name]
     options = [layout.archive for layout in layouts] + [f"{layout.folder}/" for layout in layouts]
     return ", ".join(options) + ", or train-*.parquet and test-*.parquet side by side"
-
-
-def _existing(path: Path, title: str) -> Path:
-    try:
-        path = path.expanduser()
-        with os.scandir(path):
-            return path
-    except FileNotFoundError:
-        raise InputError(
-            f"{title} {path} does not exist: write the folder that holds the data"
-        ) from None
-    except NotADirectoryError:
-        near = next(each for each in path.resolve().parents if each.is_dir())
-        raise InputError(
-            f"{title} {path} is no folder: write the folder that holds the data, perhaps {near}"
-        ) from None
-    except (OSError, RuntimeError, ValueError) as error:  # ~nobody, a null character
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(
-            f"{title} {path} cannot be read ({reason}): write a readable folder"
-        ) from None
 
 
 def _search(name: str, root: Path) -> Dataset | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gammabeta import rng
+from gammabeta.data.pictures import Pictures
 from gammabeta.errors import InputError
 
 IMAGE_SHAPE = (32, 32, 3)  # H W C
@@ -26,23 +27,31 @@ class Split:
     images: np.ndarray
     labels: np.ndarray
 
+    def first(self, count: int) -> "Split":
+        return Split(self.images[:count], self.labels[:count])
+
+    def with_labels(self, labels: np.ndarray) -> "Split":
+        return Split(self.images, labels)
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Both splits of one data set; made by `make_dataset` only.
+    """Both splits of one data set: arrays are made by `make_dataset` only, Pictures by imagenet.py.
 
     mean, std: per channel, for pixels in [0, 1]. sha256: of the pixels and labels as they were
-    read, before `subsample` or `randomise_labels`. source: one short line on where they came from.
+    read, before `subsample` or `randomise_labels` (of Pictures: of their names, sizes and labels).
+    source: one short line on where they came from. skipped: the names of images left out as broken.
     """
 
     name: str
-    train: Split
-    test: Split
+    train: Split | Pictures
+    test: Split | Pictures
     num_classes: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     sha256: str
     source: str
+    skipped: tuple[str, ...] = ()
 
 
 def make_dataset(
@@ -105,8 +114,7 @@ def subsample(dataset: Dataset, count: int) -> Dataset:
             f"subsample is {count}, but {dataset.name} has {available:,} training images: "
             f"write 1 to {available}"
         )
-    train = Split(dataset.train.images[:count], dataset.train.labels[:count])
-    return dataclasses.replace(dataset, train=train)
+    return dataclasses.replace(dataset, train=dataset.train.first(count))
 
 
 def subsample_test(dataset: Dataset, count: int) -> Dataset:
@@ -117,8 +125,7 @@ def subsample_test(dataset: Dataset, count: int) -> Dataset:
             f"test_subsample is {count}, but {dataset.name} has {available:,} test images: "
             f"write 1 to {available}"
         )
-    test = Split(dataset.test.images[:count], dataset.test.labels[:count])
-    return dataclasses.replace(dataset, test=test)
+    return dataclasses.replace(dataset, test=dataset.test.first(count))
 
 
 def unnormalised(dataset: Dataset) -> Dataset:
@@ -139,4 +146,4 @@ def randomise_labels(dataset: Dataset, share: float, seed: int) -> Dataset:
     chosen = draws.permutation(len(labels))[: round(share * len(labels))]
     redrawn = draws.integers(0, dataset.num_classes, size=len(labels))
     labels[chosen] = redrawn[chosen]
-    return dataclasses.replace(dataset, train=Split(dataset.train.images, labels))
+    return dataclasses.replace(dataset, train=dataset.train.with_labels(labels))

@@ -39,7 +39,7 @@ def check_schema(path: Path, name: str) -> tuple[str, str]:
     try:
         schema = pq.read_schema(path)
     except (pa.ArrowException, OSError) as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     # A name that occurs twice names nothing.
     columns = {column for column in schema.names if schema.names.count(column) == 1}
     if name == "cifar10" and "fine_label" in columns:
@@ -78,7 +78,7 @@ def read_parquet(folder: Path, names: dict[str, list[str]], name: str, classes: 
     splits, encodings = {}, set()
     saw_fine_labels = False
     for split, files in names.items():
-        _check_complete(folder, files)
+        check_complete(folder, files)
         parts = []
         for file in files:
             path = folder / file
@@ -104,7 +104,7 @@ def read_parquet(folder: Path, names: dict[str, list[str]], name: str, classes: 
     )
 
 
-def _check_complete(folder: Path, files: list[str]) -> None:
+def check_complete(folder: Path, files: list[str]) -> None:
     """train-00000-of-00002.parquet says itself that there is a second one, and only a second."""
     numbers = [re.search(r"-(\d+)-of-(\d+)(-[0-9a-f]+)?\.parquet$", file) for file in files]
     if not any(numbers):
@@ -124,6 +124,19 @@ def _check_complete(folder: Path, files: list[str]) -> None:
 def _read_file(path: Path, image: str, label: str, classes: int) -> tuple[Split, set[str]]:
     try:
         table = pq.read_table(path, columns=[image, label], partitioning=None)
+    except (pa.ArrowException, OSError) as error:
+        raise unreadable(path, error) from None
+    contents, values = read_rows(path, table, image, label)
+    check_labels(str(path), values, classes)
+    images, encodings = _decode_all(path, contents)
+    return Split(images, values), encodings
+
+
+def read_rows(
+    path: Path, table: Any, image: str, label: str, first: int = 0
+) -> tuple[list[bytes], np.ndarray]:
+    """The encoded images and the labels, int64 (N,), of a table that begins with row `first`."""
+    try:
         pictures = table.column(image).combine_chunks()
         if pa.types.is_struct(pictures.type):
             # Not .field(): that would show the bytes of a row that is null as a whole.
@@ -131,24 +144,22 @@ def _read_file(path: Path, image: str, label: str, classes: int) -> tuple[Split,
         contents = pictures.to_pylist()
         labels = table.column(label).cast(pa.int64())
     except (pa.ArrowException, OSError) as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     for title, row in (
         ("image", _first_none(contents)),
         ("label", _first_none(labels.to_pylist())),
     ):
         if row is not None:
+            row += first
             raise InputError(f"{path}: row {row} has no {title}: give it one or drop the row")
-    values = labels.to_numpy().astype(np.int64)
-    check_labels(str(path), values, classes)
-    images, encodings = _decode_all(path, contents)
-    return Split(images, values), encodings
+    return contents, labels.to_numpy().astype(np.int64)
 
 
 def _first_none(values: list[Any]) -> int | None:
     return values.index(None) if None in values else None
 
 
-def _unreadable(path: Path, error: Exception) -> InputError:
+def unreadable(path: Path, error: Exception) -> InputError:
     reason = " ".join(str(error).split())[:120]
     return InputError(f"{path} is no complete Parquet file ({reason}): download it again")
 

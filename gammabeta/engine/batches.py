@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gammabeta.data import Dataset
+from gammabeta.data import Dataset, Split
 from gammabeta.data.augment import EpochPlan, augment, normalise
 from gammabeta.spec import RunSpec
 
@@ -19,6 +19,8 @@ class Batches:
 
     def __init__(self, data: Dataset, spec: RunSpec, device: torch.device) -> None:
         self.data, self.spec, self.device = data, spec, device
+        assert isinstance(data.train, Split)
+        assert isinstance(data.test, Split)
         self._images = torch.from_numpy(data.train.images).to(device)
         self._labels = torch.from_numpy(data.train.labels).to(device)
         self._test_images = torch.from_numpy(data.test.images).to(device)
@@ -47,13 +49,20 @@ class Batches:
 
     def test(self) -> Iterator[tuple[Tensor, Tensor]]:
         """(images, labels) of the whole test set."""
-        # Under the policy "batch" an image's logits depend on its batch: then it is a training one.
-        size = self.spec.batch_size
-        if self.spec.statistics != "batch":
-            size = max(size, _EVALUATION_BATCH[self.device.type])
+        size = self._test_size()
         for start in range(0, len(self._test_labels), size):
             batch = slice(start, start + size)
             yield self._normalised(self._test_images[batch]), self._test_labels[batch]
+
+    def close(self) -> None:
+        """No more batches are wanted. What works in the background for them ends."""
+
+    def _test_size(self) -> int:
+        """Test images at once. Under the policy "batch" an image's logits depend on its batch: then
+        it is a training one."""
+        if self.spec.statistics == "batch":
+            return self.spec.batch_size
+        return max(self.spec.batch_size, _EVALUATION_BATCH[self.device.type])
 
     def _normalised(self, pixels: Tensor) -> Tensor:
         return normalise(pixels, self.data.mean, self.data.std)

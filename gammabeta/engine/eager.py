@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from gammabeta.data import Dataset
 from gammabeta.data.augment import EpochPlan
-from gammabeta.engine.batches import Batches, TestTotals, Totals
+from gammabeta.engine.batches import TestTotals, Totals
+from gammabeta.engine.stream import make_batches
 from gammabeta.spec import RunSpec
 from gammabeta.subset import Subset, under
 
@@ -26,7 +27,7 @@ class EagerEngine:
         self.model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.leaves = subset.apply(self.model)
         self.optimizer = make_optimizer(spec, subset, self.leaves) if self.leaves else None
-        self.batches = Batches(data, spec, device)
+        self.batches = make_batches(data, spec, device)
 
     def begin_epoch(self, plan: EpochPlan) -> None:
         self.batches.begin_epoch(plan)
@@ -82,6 +83,9 @@ class EagerEngine:
             if restored.shape == leaf.shape:
                 restored = torch.empty_like(leaf).copy_(restored)
             self.optimizer.state[leaf][entry] = restored
+
+    def close(self) -> None:
+        self.batches.close()
 
     def _logits(self, images: Tensor) -> Tensor:
         """(N, C, H, W) -> fp32 logits (N, classes)."""

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from gammabeta.data import Dataset
 from gammabeta.data.augment import EpochPlan
-from gammabeta.engine.batches import Batches, TestTotals, Totals
+from gammabeta.engine.batches import TestTotals, Totals
 from gammabeta.engine.graphs import GraphedSteps, Learn
+from gammabeta.engine.stream import make_batches
 from gammabeta.errors import InputError
 from gammabeta.fused.native_program import NativeProgram
 from gammabeta.fused.plan import make_plan
@@ -55,7 +56,7 @@ class FusedEngine:
         self.spec, self.data, self.subset, self.device = spec, data, subset, device
         self.model = model.to(device)
         self.leaves = subset.apply(self.model)
-        self.batches = Batches(data, spec, device)
+        self.batches = make_batches(data, spec, device)
         # Parameter name -> its place in values and in velocity.
         self.places: dict[str, tuple[Tensor, Tensor]] = {}
         self.team = _Team([self])
@@ -93,6 +94,9 @@ class FusedEngine:
         for name, velocity in self.velocity.items():
             velocity.copy_(kept.get(f"{name}/momentum_buffer", torch.zeros(())))
         self.team.loaded(bool(kept))
+
+    def close(self) -> None:
+        self.batches.close()
 
     @property
     def velocity(self) -> dict[str, Tensor]:

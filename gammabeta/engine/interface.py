@@ -44,3 +44,6 @@ class Engine(Protocol):
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """The inverse of `state`: what follows is bit-identical to never having stopped."""
+
+    def close(self) -> None:
+        """Take no more steps. What reads data in the background ends."""
