@@ -242,12 +242,10 @@ def train_team(
                              chosen)
                 for each in team
             ]  # fmt: skip
-            try:
-                if team:
-                    errors |= _train(team, engines, why, listen)
-            finally:  # Ctrl-C too: threads that decode ahead would keep the process waiting
-                for one in engines:
-                    one.close()
+            for one in engines:  # after Ctrl-C too: threads that decode ahead would linger
+                locks.callback(one.close)
+            if team:
+                errors |= _train(team, engines, why, listen)
     return errors
 
 

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from gammabeta.checkpoint import Checkpoint
-from gammabeta.data import Dataset, Split
+from gammabeta.data import Dataset
 from gammabeta.engine.batches import Batches
+from gammabeta.engine.stream import make_batches
 from gammabeta.errors import RunError
 from gammabeta.run import Run
 
@@ -50,8 +51,8 @@ def make_subject(
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     batches = None
     if data is not None:
-        test = Split(data.test.images[:images], data.test.labels[:images])
-        batches = Batches(dataclasses.replace(data, test=test), run.spec, device)
+        some = dataclasses.replace(data, test=data.test.first(images))
+        batches = make_batches(some, run.spec, device)
     return Subject(run, network, batches, device)
 
 
