@@ -24,7 +24,7 @@ FIELDS = tuple(item.name for item in fields(RunSpec))
 # Arguments of `train` and `sweep`; the defaults are theirs.
 _EXECUTION = ("runs", "data_dir", "engine", "device", "in_step")
 # Of `data.Reading`, which `train` and `sweep` take as "reading".
-_READING = ("workers", "skip_broken")
+_READING = ("workers", "skip_broken", "image_store")
 _ON_OFF = ("nesterov", "flip")
 _COUNTS = ("seed", "epochs", "batch_size", "subsample", "test_subsample", "schedule_steps")
 _MOST = 10_000  # runs of one command
@@ -173,13 +173,16 @@ def add_spec(parser: Any) -> None:
         metavar="DIR",
         help="where the data set's files are (default: $GAMMABETA_DATA)",
     )
-    how.add_argument(
-        "--workers",
-        type=int,
-        default=argparse.SUPPRESS,
-        metavar="N",
-        help="imagenet: threads that decode images (one for each processor)",
-    )
+    for flag, kind, metavar, text in (
+        ("--workers", int, "N", "imagenet: threads that decode images (one a processor)"),
+        (
+            "--image-store",
+            str,
+            "FILE",
+            "imagenet: keep shrunk images in this file, read them there",
+        ),
+    ):
+        how.add_argument(flag, type=kind, default=argparse.SUPPRESS, metavar=metavar, help=text)
     how.add_argument(
         "--skip-broken",
         action="store_true",

@@ -79,14 +79,15 @@ def load_data(
     """The data of a spec, with its subsamples, random labels and normalisation; checks the batch
     size.
 
-    loaded: data sets that need not be read again, by name; this one is kept there.
+    loaded: data sets that need not be read again, by name and size; this one is kept there.
     reading: how imagenet is read.
     """
     loaded = {} if loaded is None else loaded
-    if spec.data not in loaded:
+    key = f"{spec.data} {spec.image_size}"
+    if key not in loaded:
         with about("data_dir") if data_dir is not None else contextlib.nullcontext():
-            loaded[spec.data] = load_dataset(spec.data, data_dir, reading)
-    data = loaded[spec.data]
+            loaded[key] = load_dataset(spec.data, data_dir, reading, spec.image_size)
+    data = loaded[key]
     if spec.subsample is not None:
         with about("subsample"):
             data = subsample(data, spec.subsample)

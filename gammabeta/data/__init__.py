@@ -45,21 +45,24 @@ def load_dataset(
     name: str,
     data_dir: str | Path | None = None,
     reading: Reading | None = None,
+    image_size: int = 224,
 ) -> Dataset:
     """Read one of `spec.DATA_SETS`.
 
     data_dir: the folder to look in for CIFAR (subfolders too). By default that of the environment
     variable GAMMABETA_DATA, and without it the cache folder; only in these two cases is a CIFAR
     that is not there downloaded (never with GAMMABETA_OFFLINE=1). `digits` and
-    `synthetic` take no folder. reading: of imagenet, see `load_imagenet`.
+    `synthetic` take no folder. reading, image_size: of imagenet, see `load_imagenet`.
     Raises InputError with what to put where.
     """
     if name not in DATA_SETS:
         raise InputError(f"unknown data set {name!r}: {suggest(str(name), DATA_SETS)}")
     if name == "imagenet":
-        return load_imagenet(data_dir, reading or Reading())
+        return load_imagenet(data_dir, reading or Reading(), image_size)
     if reading is not None and reading != Reading():
-        raise InputError(f"{name} is read whole: workers and skip_broken belong to imagenet")
+        raise InputError(
+            f"{name} is read whole: workers, skip_broken and image_store are imagenet's"
+        )
     if name in _SHIPPED:
         if data_dir is not None:
             raise InputError(f"{name} needs no files: leave the data folder out")

@@ -28,13 +28,12 @@ def is_image_folder(folder: Path) -> bool:
     return (folder / SPLITS[0]).is_dir()
 
 
-def read_folders(root: Path) -> tuple[list[tuple[FolderSource, np.ndarray]], int, str]:
-    """(source, labels) of the training and of the test images, the number of classes, and a remark
-    for the line that says where the data come from.
+def read_folders(root: Path) -> list[tuple[FolderSource, np.ndarray]]:
+    """(source, labels) of the training and of the test images.
 
     A class is a folder of train/; its label is its place among their sorted names, as everywhere.
-    Images in folders below a class folder are not looked for. val/ may lack classes, which is
-    remarked. Raises InputError for a folder that is empty, unknown or cannot be read.
+    Images in folders below a class folder are not looked for. val/ may lack classes.
+    Raises InputError for a folder that is empty, unknown or cannot be read.
     """
     for title in SPLITS:
         if not (root / title).is_dir():
@@ -58,8 +57,7 @@ def read_folders(root: Path) -> tuple[list[tuple[FolderSource, np.ndarray]], int
             )
         source, labels = _list_split(root, title, present, known)
         found.append((source, labels))
-    lacking = len(classes) - len(np.unique(found[1][1]))
-    return found, len(classes), f"val lacks {lacking} of them" if lacking else ""
+    return found
 
 
 def _list_split(

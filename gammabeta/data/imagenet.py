@@ -1,77 +1,158 @@
-"""`imagenet`: any set of labelled images in ImageNet's folder layout, any number of classes.
+"""`imagenet`: any set of labelled images in ImageNet's folder layout, in Parquet or in a
+pre-shrunk store; any number of classes.
 
 The images stay encoded; engine/stream.py decodes them batch by batch."""
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from gammabeta.data.dataset import MEAN, STD, Dataset
 from gammabeta.data.decode import SCALES, BrokenImage, Picture
-from gammabeta.data.folders import is_image_folder, read_folders
-from gammabeta.data.pictures import Pictures, Reading, listing_fingerprint, shuffled
+from gammabeta.data.folders import FolderSource, is_image_folder, read_folders
+from gammabeta.data.image_parquet import in_memory, parquet_entries, parquet_files
+from gammabeta.data.pictures import (
+    Entry,
+    Pictures,
+    Reading,
+    Source,
+    listing_fingerprint,
+    shuffled,
+)
 from gammabeta.data.where import existing_folder
 from gammabeta.errors import InputError
 
+_CHOICES = (
+    "train/<class>/*.JPEG and val/<class>/*.JPEG, or train-*.parquet and validation-*.parquet"
+)
+_ORIGIN = {True: "ImageNet folders", False: "ImageNet Parquet"}
+_TITLES = ("train", "test")
 _PER_TASK = 64  # images
 _MANY = 20_000  # images, of which to check each takes long enough to say so
 
 
-def load_imagenet(data_dir: str | Path | None, reading: Reading) -> Dataset:
+def load_imagenet(data_dir: str | Path | None, reading: Reading, image_size: int = 224) -> Dataset:
     """The images in data_dir, or in $GAMMABETA_DATA; each may also have them in imagenet/.
 
-    The data set's order is a fixed shuffle. Its sha256 is over the names, sizes and labels of the
-    images that take part (`listing_fingerprint`). Raises InputError with what to put where; what is
-    broken inside an image is found when it is decoded, with `reading.skip_broken` now.
+    image_size: what a store that has to be written is for. The data set's order is a fixed shuffle.
+    Its sha256 is over the names, sizes and labels of the images that take part, see
+    `listing_fingerprint`. Raises InputError with what to put where; what is broken inside an image
+    is found when it is decoded, with `reading.skip_broken` or a store now.
     """
     workers = reading.workers or _processors()
-    root = _root(data_dir)
-    listed, num_classes, remark = read_folders(root)
+    if reading.image_store is not None:
+        return _from_store(Path(reading.image_store), data_dir, reading, image_size, workers)
+    found = _find(data_dir)
+    if isinstance(found, Path):
+        listed: Sequence[tuple[Source, np.ndarray]] = read_folders(found)
+    else:
+        listed = in_memory(found)
     splits = [
-        shuffled(source, labels, title, workers)
-        for title, (source, labels) in zip(("train", "test"), listed, strict=True)
+        shuffled(source, np.arange(len(labels)), labels, title, workers)
+        for title, (source, labels) in zip(_TITLES, listed, strict=True)
     ]
-    return assemble(splits, num_classes, ["ImageNet folders", remark], reading)
-
-
-def assemble(
-    splits: list[Pictures], num_classes: int, remarks: list[str], reading: Reading
-) -> Dataset:
-    """Both splits as a data set, without what is broken where the reading says so."""
-    skipped: list[str] = []
+    remarks, skipped = [_ORIGIN[isinstance(found, Path)]], []
     if reading.skip_broken:
-        count = sum(len(split.labels) for split in splits)
-        if count > _MANY:
-            warnings.warn(f"checking {count:,} images for broken ones", stacklevel=2)
+        _say_if_long("checking", sum(len(split.labels) for split in splits))
         for place, split in enumerate(splits):
             broken, by_pillow = check(split)
             skipped += [split.name(index) for index in broken]
             splits[place] = split.without(broken)
             if by_pillow:
-                remarks.append(f"{by_pillow:,} {('train', 'test')[place]} images through Pillow")
-            if not len(splits[place].labels):
-                raise InputError(f"all images like {split.name(0)} are broken: give it others")
-    return make_streamed(splits, num_classes, remarks, skipped)
+                remarks.append(f"{by_pillow:,} {_TITLES[place]} images through Pillow")
+    return _dataset(splits, remarks, skipped)
 
 
-def make_streamed(
-    splits: Sequence[Pictures],
-    num_classes: int,
-    remarks: Sequence[str],
-    skipped: Sequence[str],
-    note: str = "",
+def _from_store(
+    path: Path, data_dir: str | Path | None, reading: Reading, image_size: int, workers: int
 ) -> Dataset:
-    """note: see `listing_fingerprint`."""
+    # Here, because it needs torch, and reading images does not.
+    from gammabeta.data.crops import test_resize
+    from gammabeta.data.store import QUALITY, StoreSource, write_store
+
+    short = test_resize(image_size)
+    # Of two folders with one store the second would otherwise be silently the first.
+    origin = None if data_dir is None else str(Path(data_dir).expanduser().resolve())
+    if not path.exists():
+        found = _find(data_dir)
+        if isinstance(found, Path):
+            listed = read_folders(found)
+            _say_if_long("shrinking", sum(len(labels) for _, labels in listed))
+            entries = _folder_entries(listed)
+        else:
+            entries = parquet_entries(found)
+        write_store(
+            path, entries, short=short, origin=origin or "", workers=workers,
+            skip=reading.skip_broken,
+        )  # fmt: skip
+    store = StoreSource(path)
+    if store.short < short:
+        raise InputError(
+            f"{path} holds images shrunk to {store.short} pixels, and image_size {image_size} "
+            f"needs {short}: name another file",
+            "image_store",
+        )
+    if origin and store.origin and origin != store.origin:
+        raise InputError(
+            f"{path} was made from {store.origin}, not from {origin}: name another file, or leave "
+            "the data folder out",
+            "image_store",
+        )
+    broken = [store.names[row] for row in np.flatnonzero(store.broken)]
+    if broken and not reading.skip_broken:
+        raise InputError(
+            f"{path} was made without {len(broken):,} broken images such as {broken[0]}: write "
+            "--skip-broken (in Python skip_broken in Reading), or name another file",
+            "image_store",
+        )
+    splits = []
+    for number, title in enumerate(_TITLES):
+        rows = np.flatnonzero(store.splits == number)
+        every = shuffled(store, rows, store.labels[rows], title, workers)
+        splits.append(every.without(np.flatnonzero(store.broken[every.rows]).tolist()))
+    shrinking = f"shrunk to {store.short} pixels as JPEG {QUALITY}"
+    by_pillow = f"{store.by_pillow.sum():,} of them once through Pillow"
+    remarks = ["ImageNet store", shrinking, by_pillow if store.by_pillow.any() else ""]
+    return _dataset(splits, remarks, broken, shrinking)
+
+
+def _dataset(
+    splits: Sequence[Pictures], remarks: Sequence[str], skipped: Sequence[str], note: str = ""
+) -> Dataset:
+    """Both splits as a data set. note: see `listing_fingerprint`."""
     train, test = splits
+    if not (len(train.labels) and len(test.labels)):
+        raise InputError(
+            "no training image or no test image is left: look for what is wrong with, for example, "
+            + (skipped[0] if skipped else "the data folder")
+        )
+    num_classes = 1 + int(max(train.labels.max(), test.labels.max()))
+    lacking = num_classes - len(np.unique(test.labels))
     counts = (
         f"{len(train.labels):,} train and {len(test.labels):,} test images of {num_classes} classes"
     )
+    missing = f"{lacking} of which have no test images" if lacking else ""
     left_out = f"{len(skipped):,} left out as broken" if skipped else ""
-    source = ", ".join(part for part in (remarks[0], counts, *remarks[1:], left_out) if part)
+    parts = (remarks[0], counts, missing, *remarks[1:], left_out)
+    source = ", ".join(part for part in parts if part)
     sha256 = listing_fingerprint(splits, note)
     return Dataset("imagenet", train, test, num_classes, MEAN, STD, sha256, source, tuple(skipped))
+
+
+def _folder_entries(listed: Sequence[tuple[FolderSource, np.ndarray]]) -> Iterator[Entry]:
+    for split, (source, labels) in enumerate(listed):
+        for row, (name, label) in enumerate(zip(source.names, labels.tolist(), strict=True)):
+            yield Entry(split, name, label, partial(source.read, row))
+
+
+def _say_if_long(doing: str, count: int) -> None:
+    if count > _MANY:
+        warnings.warn(f"{doing} {count:,} images, which takes a while", stacklevel=3)
 
 
 def check(split: Pictures) -> tuple[list[int], int]:
@@ -95,22 +176,24 @@ def check(split: Pictures) -> tuple[list[int], int]:
     return [index for broken, _ in results for index in broken], sum(each for _, each in results)
 
 
-def _root(data_dir: str | Path | None) -> Path:
+def _find(data_dir: str | Path | None) -> Path | tuple[list[Path], list[Path]]:
+    """The folder that holds train/ and val/, or Parquet files of both splits."""
     given = os.environ.get("GAMMABETA_DATA") if data_dir is None else data_dir
     if not given:
         raise InputError(
             "data_dir or GAMMABETA_DATA must name a folder, as imagenet is not downloaded: one "
-            f"that holds {CHOICES}",
+            f"that holds {_CHOICES}",
             "data_dir",
         )
     root = existing_folder(Path(given), "GAMMABETA_DATA" if data_dir is None else "data_dir")
     for folder in (root, root / "imagenet"):
         if is_image_folder(folder):
             return folder
-    raise InputError(f"there is no imagenet in {root}: put there {CHOICES}")
-
-
-CHOICES = "train/<class>/*.JPEG and val/<class>/*.JPEG"
+        for place in (folder, folder / "data"):  # where the Hugging Face hub has them
+            files = parquet_files(place)
+            if files is not None:
+                return files
+    raise InputError(f"there is no imagenet in {root}: put there {_CHOICES}")
 
 
 def _processors() -> int:

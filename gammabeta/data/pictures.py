@@ -2,8 +2,9 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -28,6 +29,16 @@ class Source(Protocol):
     def read(self, row: int) -> bytes | memoryview:
         """The encoded image. Raises OSError."""
         ...
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An image on its way into a store or into memory. split: 0 train, 1 test."""
+
+    split: int
+    name: str
+    label: int
+    read: Callable[[], bytes]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,22 +75,30 @@ class Reading:
 
     workers: threads that decode (None: one for each processor that this process may use).
     skip_broken: leave out images that cannot be decoded, instead of failing at the first. Which
-    they are must be known before training begins, so all images are decoded once at every start.
+    they are must be known before training begins, so all images are decoded once at every start,
+    unless there is a store. image_store: the file of the pre-shrunk store (store.py), which is
+    written if it is not there.
     """
 
     workers: int | None = None
     skip_broken: bool = False
+    image_store: str | Path | None = None
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:
             raise InputError(f"workers is {self.workers}: write 1 or more", "workers")
+        if self.image_store is not None and not str(self.image_store):
+            message = "image_store has no name: write for example images.arrow"
+            raise InputError(message, "image_store")
 
 
-def shuffled(source: Source, labels: np.ndarray, title: str, workers: int) -> Pictures:
-    """All images of a source, in an order that is part of the data set and the same for every run:
+def shuffled(
+    source: Source, rows: np.ndarray, labels: np.ndarray, title: str, workers: int
+) -> Pictures:
+    """These rows of a source, in an order that is part of the data set and the same for every run:
     folders come sorted by class, and `subsample` takes the first ones."""
     order = rng.generator(0, f"imagenet/{title}").permutation(len(labels))
-    return Pictures(source, order, labels[order], workers)
+    return Pictures(source, rows[order], labels[order], workers)
 
 
 def listing_fingerprint(splits: Sequence[Pictures], note: str = "") -> str:
