@@ -114,7 +114,8 @@ def test_a_store_holds_each_image_shrunk_in_the_same_order(folder, tmp_path):
             else:
                 expected = before.pixels()
             assert pixels.shape == expected.shape
-            assert np.abs(pixels.astype(int) - expected).mean() < 8
+            # Of the brightness: colours are kept at half the resolution.
+            assert np.abs(pixels.mean(axis=2) - expected.mean(axis=2)).mean() < 6
             if not before.by_pillow and min(before.height, before.width) <= 18:
                 assert bytes(ours.read(index)) == theirs.read(index)
     assert "shrunk to 18 pixels as JPEG 95, 2 of them once through Pillow" in data.source
