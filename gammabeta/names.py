@@ -77,3 +77,11 @@ def _check_depth(family: str, name: str, depth: int) -> None:
         reason = "no such depth"
     names = " or ".join(f"{family}_{each}" for each in near)
     raise InputError(f"{name}: {reason}; did you mean {names}?")
+
+
+def readable(name: str) -> str:
+    """A name as prose has it: cifar_resnet_14_64 is ResNet-14 ×4, of four times the usual width."""
+    family, depth, filters = parse_name(name)
+    kind = "VGG" if family == "cifar_vgg" else "ResNet"
+    times = filters / _DEFAULT_FILTERS[family] if filters else 1
+    return f"{kind}-{depth}" + (f" \N{MULTIPLICATION SIGN}{times:g}" if times != 1 else "")

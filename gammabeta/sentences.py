@@ -10,6 +10,7 @@ from gammabeta.analysis import (
     GroupRow,
     RunRow,
     Section,
+    Spread,
     compared,
     counted,
     is_above,
@@ -59,7 +60,7 @@ def answer(section: Section) -> str:
         else:
             text += f"; {rival.trained:,} randomly chosen weights reach {_accuracy(rival)}"
     missing = {group.trainable for group in section.groups if not group.test_accuracy}
-    text += f" ({_seeds([main, *rivals])})"
+    text += f" ({seeds([main, *rivals])})"
     if main.trainable == "none" and missing:
         text += "; nothing that trains has finished yet"
     elif "bn" in missing:
@@ -86,6 +87,14 @@ def percent(value: float | None) -> str:
     return NOTHING if value is None else f"{100 * value:.1f}{_SPACE}%"
 
 
+def points(value: float | None) -> str:
+    """A difference of two accuracies in percentage points, with its sign: 0.004 -> +0.4."""
+    if value is None:
+        return NOTHING
+    text = f"{100 * value:+.1f}".replace("-", "\N{MINUS SIGN}")
+    return "0.0" if text[1:] == "0.0" else text
+
+
 def share(value: float | None) -> str:
     """A share that may be tiny: 0.0064 -> 0.64 %, 1 -> 100 %."""
     if value is None:
@@ -104,10 +113,11 @@ def _accuracy(group: GroupRow) -> str:
     return percent(group.test_accuracy.mean if group.test_accuracy else None)
 
 
-def _seeds(groups: Iterable[GroupRow]) -> str:
+def seeds(groups: Sequence[GroupRow] | Sequence[Spread]) -> str:
+    """How many seeds the numbers of a sentence have."""
     counts = sorted({group.n for group in groups})
     if counts == [1]:
-        return "one seed each" if len(list(groups)) > 1 else "one seed"
+        return "one seed each" if len(groups) > 1 else "one seed"
     if len(counts) == 1:
         return f"means over {counts[0]} seeds"
     return f"means over {counts[0]} to {counts[-1]} seeds"

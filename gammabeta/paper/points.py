@@ -4,6 +4,7 @@ A run belongs to a point if its spec is the point's at that scale but for the se
 seeds than an experiment asks for count too.
 """
 
+import functools
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from gammabeta.paper.scales import SCALES, Scale
 from gammabeta.spec import CHOICES, RunSpec
 from gammabeta.store import RunFolder
 
+_TOLD_APART = ("epochs", "subsample", "precision", "data")
 STAND_INS = ("digits", "synthetic")  # data sets on which no experiment was published
 
 
@@ -22,15 +24,20 @@ STAND_INS = ("digits", "synthetic")  # data sets on which no experiment was publ
 class Point:
     """One point of a figure. spec: as it was run, with seed 0. published: of the point's published
     recipe, in 0..1, however short our own runs are. runs: those that have finished, by seed;
-    unfinished: how many have begun and not finished. trained: how many values train."""
+    others: those that have begun and not finished. trained: how many values train."""
 
     spec: RunSpec
     published: float | None
     runs: tuple[RunFolder, ...]
-    unfinished: int
+    others: tuple[RunFolder, ...]
     trained: int | None
     accuracy: Spread | None
     top5: Spread | None
+
+    @property
+    def unfinished(self) -> int:
+        """How many have begun and not finished."""
+        return len(self.others)
 
     @property
     def difference(self) -> float | None:
@@ -64,11 +71,18 @@ class View:
 def views(experiment: Experiment, runs: Iterable[RunFolder]) -> list[View]:
     """Every way in which a store holds runs of an experiment: the published scale first, then those
     with more points. Empty when it holds none."""
+    runs = list(runs)
     index = _index(runs)
+    there = {tuple(run.spec.get(key) for key in _TOLD_APART) for run in runs}
     found = []
     for scale in SCALES.values():
         for precision in CHOICES["precision"]:
             for data in (None, *STAND_INS):
+                if not any(
+                    (*_lengths(point, scale), precision, data or point.data) in there
+                    for point in experiment.points
+                ):
+                    continue  # making the recipes only to find no run of them takes seconds
                 view = _view(experiment, scale, precision, data, index)
                 if view.runs or any(point.unfinished for point in view.points):
                     found.append(view)
@@ -84,6 +98,7 @@ def collect(
     return _view(experiment, scale, precision, data, _index(runs))
 
 
+@functools.cache  # experiments share points, and a checked spec takes its time
 def recipe(point: RunSpec, scale: Scale, precision: str, data: str | None) -> RunSpec:
     """What is run for a point."""
     spec = scale.apply(point).replace(precision=precision)
@@ -115,11 +130,18 @@ def _point(spec: RunSpec, published: float | None, index: dict[str, list[RunFold
         spec=spec,
         published=published,
         runs=tuple(done),
-        unfinished=len(runs) - len(done),
+        others=tuple(run for run in runs if run not in done),
         trained=trained,
         accuracy=spread(result.get("test_accuracy") for result in results),
         top5=spread(result.get("test_top5") for result in results),
     )
+
+
+def _lengths(point: RunSpec, scale: Scale) -> tuple[int, int | None]:
+    """(epochs, subsample) of a point at a scale, as `Scale.apply` sets them."""
+    if scale.epochs is None:
+        return point.epochs, point.subsample
+    return scale.epochs, point.subsample if scale.subsample is None else scale.subsample
 
 
 def _index(runs: Iterable[RunFolder]) -> dict[str, list[RunFolder]]:

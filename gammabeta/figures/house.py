@@ -1,0 +1,126 @@
+"""The house style: what all figures share."""
+
+import contextlib
+import math
+import re
+from collections.abc import Iterator
+
+import matplotlib.style
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+WIDE, NARROW = 7.8, 3.7  # inches, for a page of 900 px and for a phone: no one size serves both
+INK, GRID = "#6b7280", "#b9bfca"  # mid-tones, readable on white and on black
+PUBLISHED = "#8d94a1"  # of the published line
+NAME_WIDE, NAME_NARROW, NAME_LEGEND = 30, 16, 40  # characters a line, for the name of a subset
+
+
+@contextlib.contextmanager
+def house_style() -> Iterator[None]:
+    """matplotlib's own defaults under ours, so that a reader's matplotlibrc changes no page."""
+    ours = {
+        "svg.fonttype": "none",
+        "pdf.fonttype": 42,  # text that can be found and copied
+        "svg.hashsalt": "gammabeta",
+        "font.size": 10,
+        "text.parse_math": False,  # a subset such as name:.*$ is no formula
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "axes.edgecolor": INK,
+        "xtick.color": INK,
+        "ytick.color": INK,
+        "lines.linewidth": 2.0,
+        "path.simplify": False,
+    }
+    with matplotlib.style.context(["default", ours]):
+        yield
+
+
+def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="both", length=3, width=0.8)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", color=GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def accuracy_axis(axes: Axes, chance: float | None, *, vertical: bool) -> None:
+    """0 to 100 %, a grid across it, and a dotted line where guessing gets."""
+    axis = axes.yaxis if vertical else axes.xaxis
+    (axes.set_ylim if vertical else axes.set_xlim)(0, 1)
+    axis.set_ticks(np.linspace(0, 1, 6 if vertical else 5))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
+    axes.grid(visible=False, axis="both")
+    axes.grid(visible=True, axis="y" if vertical else "x", color=GRID, linewidth=0.6)
+    if chance is not None:
+        line = axes.axhline if vertical else axes.axvline
+        line(chance, color=INK, linewidth=1, linestyle=(0, (1, 2)))
+
+
+def fold(name: str, width: int) -> str:
+    """A subset on lines of at most `width` characters, broken after a + where that will do; of a
+    very long one only the two ends, as the page's table has all of it."""
+    if len(name) > 4 * width:
+        name = f"{name[: 2 * width - 1]}\u2026{name[-2 * width + 8 :]}"
+    lines = [""]
+    for part in re.findall(r"[^+]*\+|[^+]+", name):
+        for start in range(0, len(part), width):
+            piece = part[start : start + width]
+            if len(lines[-1]) + len(piece) <= width:
+                lines[-1] += piece
+            else:
+                lines.append(piece)
+    return "\n".join(line for line in lines if line)
+
+
+def label_of(trainable: str, note: str) -> str:
+    return f"{fold(trainable, NAME_LEGEND)} ({note})"
+
+
+def title_above(axes: Axes, text: str) -> None:
+    """What the vertical axis shows, written above it: easier to read than along it."""
+    axes.set_title(text, loc="left", fontsize=10, pad=8)
+
+
+def beside(
+    axes: Axes, text: str, place: int, *, right: bool = False, rise: float = 0, size: float = 10
+) -> None:
+    """One line of text left or right of row `place`, `rise` points above its middle."""
+    axes.annotate(
+        text,
+        (1 if right else 0, place),
+        xycoords=axes.get_yaxis_transform(),
+        xytext=(8 if right else -8, rise),
+        textcoords="offset points",
+        ha="left" if right else "right",
+        va="center",
+        fontsize=size,
+        annotation_clip=False,
+    )
+
+
+def legend_above(figure: Figure, width: float) -> None:
+    """Above the axes, in as many columns as fit."""
+    _, labels = figure.axes[0].get_legend_handles_labels()
+    if not labels:
+        return
+    size = 10 if width >= WIDE else 9
+    longest = max(len(line) for label in labels for line in label.split("\n"))
+    column = 36 + 0.56 * size * longest  # points: the line, the gaps, the text
+    columns = min(4, max(1, int(72 * width // column)))
+    rows = math.ceil(len(labels) / columns) * (1 + max(label.count("\n") for label in labels))
+    figure.set_figheight(figure.get_figheight() + 0.2 * rows)
+    figure.legend(
+        loc="outside upper left",
+        ncols=columns,
+        fontsize=size,
+        frameon=False,
+        handlelength=2.2,
+        columnspacing=1.2,
+        borderaxespad=0.2,
+    )

@@ -1,0 +1,81 @@
+"""How a line looks: a colour and a line style, the same on every page and in every file."""
+
+import hashlib
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+LINES = ("-", "--", ":", "-.")
+LOOKS = len(OKABE_ITO) * len(LINES)  # subsets that a page can tell apart
+MARKERS = {"-": "o", "--": "s", ":": "^", "-.": "D"}  # a point has no dashes: its shape tells
+# Looks by number, see _style. What is often close in accuracy differs in colour; none, always at
+# the bottom, can share one with all. The greens are random:K, so that a sweep over K is one family.
+_KNOWN = {
+    "bn": 0,
+    "all": 1,
+    "random:2": 2,
+    "output": 3,
+    "bn+output": 4,
+    "gamma": 5,
+    "bn+output+shortcut": 6,
+    "none": 7,
+    "output+shortcut": 9,
+    "beta": 10,
+    "all-bn": 11,
+    "shortcut": 15,
+    "bn, norm init ones_ones": 23,  # the paper's alternate initialisation
+}
+_RANDOM = (8, 14, 20)
+_OTHER = [each for each in range(LOOKS) if each not in (*_KNOWN.values(), *_RANDOM)]
+
+
+class Style(NamedTuple):
+    """How one subset is drawn: a colour and a matplotlib line style."""
+
+    color: str
+    line: str
+
+    @property
+    def marker(self) -> str:
+        """The shape of its points: one for each line style, so that points differ like lines."""
+        return MARKERS[self.line]
+
+
+def styles(trainables: Iterable[str]) -> dict[str, Style]:
+    """One look for each subset; up to 24 subsets all look different.
+
+    A look follows from the name alone, so it is the same on every page, but for a rare subset whose
+    look another one of the same page has: it takes the next that is free.
+    """
+    names = sorted(set(trainables))
+    looks: dict[str, int] = {}
+    for name in names:
+        if _home(name) not in looks.values():
+            looks[name] = _home(name)
+    for name in names:
+        if name not in looks:
+            # First those that belong to no name: a subset that comes later keeps its own.
+            order = sorted(range(LOOKS), key=lambda n: (n not in _OTHER, (n - _home(name)) % LOOKS))
+            looks[name] = next((each for each in order if each not in looks.values()), order[0])
+    return {name: _style(look) for name, look in looks.items()}
+
+
+def numbered(names: Iterable[str]) -> dict[str, Style]:
+    """One look for each name, by its place: for lines that are no subsets, such as networks."""
+    return {name: _style(place % LOOKS) for place, name in enumerate(names)}
+
+
+def _home(name: str) -> int:
+    """The look that a subset has unless another one of the page has it."""
+    if name in _KNOWN:
+        return _KNOWN[name]
+    if match := re.fullmatch(r"random:(\d+)", name):
+        return _RANDOM[int(match[1]) % len(_RANDOM)]
+    return _OTHER[hashlib.sha256(name.encode()).digest()[0] % len(_OTHER)]
+
+
+def _style(look: int) -> Style:
+    """The line shifts by one after each round of colours, so that the pairs stay different."""
+    rounds, color = divmod(look, len(OKABE_ITO))
+    return Style(OKABE_ITO[color], LINES[(look + rounds) % len(LINES)])

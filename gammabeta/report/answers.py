@@ -1,0 +1,303 @@
+"""The answer to each question of the paper, in a sentence composed from the points at hand.
+
+None where the store cannot answer: a sentence never claims more than its points and seeds allow.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+from gammabeta.analysis import Spread
+from gammabeta.figures.drawings import pools_by_network
+from gammabeta.figures.series import DEEPER, WIDER, series
+from gammabeta.gammas import small_share
+from gammabeta.names import readable
+from gammabeta.paper.points import Point, View
+from gammabeta.paper.published import PUBLISHED_FROZEN_COST, PUBLISHED_SMALL_GAMMAS
+from gammabeta.sentences import percent, seeds
+
+_SAME_COUNT = 1.15  # two networks have "about the same" number of values if no further apart
+
+
+def answer(view: View) -> str | None:
+    """One or two sentences; None if the runs there are cannot answer the question."""
+    make = _ANSWERS.get(view.experiment.name)
+    return make(view) if make else None
+
+
+def _depth(view: View) -> str | None:
+    """Of `depth`, `cifar100` and `imagenet`: one network alone is worth a sentence too."""
+    bn = _done(view, "bn")
+    if not bn:
+        return None
+    if len(bn) > 1:
+        return _growth(view, bn)
+    sentence = f"On {_network(bn[0])} gamma and beta alone reach {_mean(bn[0])}"
+    return (
+        f"{sentence}{_beside(view, bn[0])}. How it grows with depth is open: no other depth has "
+        "finished."
+    )
+
+
+def _width(view: View) -> str | None:
+    bn = _done(view, "bn")
+    return _growth(view, bn) if len(bn) > 1 else None
+
+
+def _growth(view: View, bn: Sequence[Point]) -> str:
+    """From the first to the last network, and what else they do on the last that can tell."""
+    first, last = bn[0], bn[-1]
+    means = [_spread(point).mean for point in bn]
+    text = f"From {_network(first)} to {_network(last)} gamma and beta alone "
+    if all(low < high for low, high in pairwise(means)):
+        steps = f" at each of {len(bn) - 1} steps" if len(bn) > 2 else ""
+        text += f"rise from {_mean(first)} to {_mean(last)}{steps} ({_seeds(bn)})."
+    else:
+        text += f"go from {_mean(first)} to {_mean(last)}, not higher at every step ({_seeds(bn)})."
+    told = [point for point in bn if _beside(view, point)]
+    if told:
+        text += f" On {_network(told[-1])} they reach {_mean(told[-1])}{_beside(view, told[-1])}."
+    return text
+
+
+def _beside(view: View, bn: Point) -> str:
+    """What as many random weights, and everything, reach on the same network."""
+    there = {p.spec.trainable: p for p in view.done if p.spec.model == bn.spec.model}
+    random, everything = there.get("random:2"), there.get("all")
+    parts = []
+    if random:
+        count = "as many" if random.trained == bn.trained else f"{random.trained:,}"
+        parts.append(f"{count} random weights {_mean(random)}")
+    if everything:
+        parts.append(f"everything {_mean(everything)}")
+    used = [point for point in (bn, random, everything) if point]
+    return "".join(f", {part}" for part in parts) + (f" ({_seeds(used)})" if parts else "")
+
+
+def _count(view: View) -> str | None:
+    """Deep against wide, network by network of about the same number of gammas and betas."""
+    found = series(view)
+    deep, wide = ([p for p in found[name] if p.accuracy] for name in (DEEPER, WIDER))
+    pairs = [
+        (mine, other)
+        for other in wide
+        for mine in deep
+        if mine is not other
+        and max(mine.trained or 0, other.trained or 0)
+        <= _SAME_COUNT * min(mine.trained or 0, other.trained or 0)
+    ]
+    if not pairs:
+        return None
+    ahead = sum(_spread(mine).mean > _spread(other).mean for mine, other in pairs)
+    told = "; ".join(
+        f"{_network(mine)} with {mine.trained:,} reaches {_mean(mine)}, "
+        f"{_network(other)} with {other.trained:,} {_mean(other)}"
+        for mine, other in pairs
+    )
+    if len(pairs) == 1:
+        start = "Depth" if ahead else "Width" if _differ(*pairs[0]) else "Neither"
+        start += " is ahead where both can be compared"
+    else:
+        start = f"Depth is ahead in {ahead} of {len(pairs)} comparisons"
+    return f"{start}: {told} ({_seeds([point for pair in pairs for point in pair])})."
+
+
+def _differ(one: Point, other: Point) -> bool:
+    return _spread(one).mean != _spread(other).mean
+
+
+def _random(view: View) -> str | None:
+    """Between which two amounts of random weights bn is met, on each network."""
+    told = []
+    for name, points in series(view).items():
+        bn = next((p for p in points if p.spec.trainable == "bn" and p.accuracy), None)
+        random = [p for p in points if p.accuracy and p.spec.trainable != "bn"]
+        if bn is None or not random:
+            continue
+        random.sort(key=lambda point: point.trained or 0)
+        told.append(f"On {name} {_crossing(bn, random)} ({_seeds([bn, *random])}).")
+    return " ".join(told) or None
+
+
+def _crossing(bn: Point, random: Sequence[Point]) -> str:
+    goal = _spread(bn).mean
+    text = f"gamma and beta, {bn.trained:,} values, reach {_mean(bn)}"
+    above = next((p for p in random if _spread(p).mean >= goal), None)
+    if above is None:
+        last = random[-1]
+        return f"{text}; random weights are still below with {_amount(last)}: {_mean(last)}"
+    below = [p for p in random if (p.trained or 0) < (above.trained or 0)]
+    if not below:
+        return f"{text}; {_amount(above)} are above already: {_mean(above)}"
+    return (
+        f"{text}; random weights pass them between {_amount(below[-1])} ({_mean(below[-1])}) and "
+        f"{_amount(above)} ({_mean(above)})"
+    )
+
+
+def _amount(point: Point) -> str:
+    return f"{point.spec.trainable.partition(':')[2]} a channel, {point.trained:,} in all"
+
+
+def _frozen_bn(view: View) -> str | None:
+    told, used = [], []
+    for model, there in _by_network(view).items():
+        if "all" in there and "all-bn" in there:
+            trained, frozen = there["all"], there["all-bn"]
+            points = 100 * (_spread(trained).mean - _spread(frozen).mean)
+            word = "costs" if points >= 0 else "gains"
+            told.append(
+                f"{word} {abs(points):.1f} points on {readable(model)}{_sure(trained, frozen)}"
+            )
+            used += [trained, frozen]
+    if not told:
+        return None
+    low, high = PUBLISHED_FROZEN_COST["cifar10"]
+    return (
+        f"Freezing gamma and beta while everything else trains {', '.join(told)} ({_seeds(used)}). "
+        f"Published: it costs {low:g} to {high:g} points on CIFAR-10."
+    )  # fmt: skip
+
+
+def _field(field: str) -> Callable[[View], str | None]:
+    """Best and worst value of a field of RunSpec, on each network that has two of them."""
+
+    def make(view: View) -> str | None:
+        told = []
+        for name, points in series(view).items():
+            done = [point for point in points if point.accuracy]
+            if len(done) < 2:
+                continue
+            ranked = sorted(done, key=lambda point: -_spread(point).mean)
+            best, worst = ranked[0], ranked[-1]
+            points_apart = 100 * (_spread(best).mean - _spread(worst).mean)
+            told.append(
+                f"On {name} it makes {points_apart:.1f} points between {getattr(best.spec, field)} "
+                f"({_mean(best)}) and {getattr(worst.spec, field)} ({_mean(worst)})"
+                f"{_sure(best, worst)}; {_seeds(done)}."
+            )
+        return " ".join(told) or None
+
+    return make
+
+
+def _gamma_beta(view: View) -> str | None:
+    told = []
+    for model, there in _by_network(view).items():
+        alone = [there[name] for name in ("gamma", "beta") if name in there]
+        if alone:
+            parts = [f"{point.spec.trainable} alone reaches {_mean(point)}" for point in alone]
+            used = [*alone, *([there["bn"]] if "bn" in there else [])]
+            parts += [f"both reach {_mean(there['bn'])}"] if "bn" in there else []
+            told.append(f"On {readable(model)} {', '.join(parts)} ({_seeds(used)}).")
+    return " ".join(told) or None
+
+
+def _vgg(view: View) -> str | None:
+    bn = _done(view, "bn")
+    if not bn:
+        return None
+    told = [f"{_network(point)} reaches {_mean(point)}{_beside(view, point)}" for point in bn]
+    return f"Under gamma and beta alone {'; '.join(told)}."
+
+
+def _curves(view: View) -> str | None:
+    """Where the best-known subset is early, before the first drop of the rate, and at the end."""
+    point = next(iter([*_done(view, "bn"), *view.done]), None)
+    if point is None:
+        return None
+    drop = int(point.spec.epochs * point.spec.drops[0]) if point.spec.drops else None
+    told = []
+    for epoch in filter(None, (drop and max(1, drop // 4), drop)):
+        values = [row["test_accuracy"] for run in point.runs for row in run.metrics()
+                  if row["epoch"] == epoch and row.get("test_accuracy") is not None]  # fmt: skip
+        if values:
+            told.append(f"{percent(sum(values) / len(values))} after {epoch}")
+    start = f"Of {point.spec.epochs} epochs, {point.spec.trainable} on {_network(point)} "
+    early = f"is at {' and '.join(told)}, where the learning rate drops, and " if told else ""
+    return f"{start}{early}ends at {_mean(point)} ({_seeds([point])})."
+
+
+def _lr(view: View) -> str | None:
+    told, used = [], []
+    for name, points in series(view).items():
+        done = [point for point in points if point.accuracy]
+        if len(done) > 1:
+            best = max(done, key=lambda point: _spread(point).mean)
+            told.append(f"{name} is best at {best.spec.lr:g} of {len(done)} rates ({_mean(best)})")
+            used += done
+    return f"{', '.join(told)}; {_seeds(used)}." if told else None
+
+
+def _gammas(view: View) -> str | None:
+    told = []
+    for model, pools in pools_by_network(view).items():
+        if pools:
+            parts = [
+                f"{percent(small_share(pool.values))} under {pool.trainable} (n = {pool.n})"
+                for pool in pools
+            ]
+            told.append(f"on {readable(model)} {' and '.join(parts)}")
+    if not told:
+        return None
+    small = PUBLISHED_SMALL_GAMMAS
+    return (
+        f"Of all gammas, these end below 0.01 in size: {'; '.join(told)}. A third party quotes "
+        f"{percent(small['bn'])} and {percent(small['all'])} from the paper, naming no network."
+    )
+
+
+def _done(view: View, line: str) -> list[Point]:
+    """The points of a line that have a value."""
+    return [point for point in series(view).get(line, []) if point.accuracy]
+
+
+def _by_network(view: View) -> dict[str, dict[str, Point]]:
+    found: dict[str, dict[str, Point]] = {}
+    for point in view.done:
+        found.setdefault(point.spec.model, {})[point.spec.trainable] = point
+    return found
+
+
+def _network(point: Point) -> str:
+    return readable(point.spec.model)
+
+
+def _spread(point: Point) -> Spread:
+    assert point.accuracy is not None
+    return point.accuracy
+
+
+def _mean(point: Point) -> str:
+    top5 = f", {percent(point.top5.mean)} in the top 5" if point.top5 else ""
+    return percent(_spread(point).mean) + top5
+
+
+def _sure(one: Point, other: Point) -> str:
+    """What the spread of the seeds says of a difference; nothing where there is no spread."""
+    first, second = _spread(one), _spread(other)
+    if min(first.n, second.n) < 2:
+        return ""
+    apart = first.low > second.high or second.low > first.high
+    return ", and their seeds do not overlap" if apart else ", but their seeds overlap"
+
+
+def _seeds(points: Sequence[Point]) -> str:
+    return seeds([_spread(point) for point in points])
+
+
+_ANSWERS: dict[str, Callable[[View], str | None]] = {
+    "depth": _depth,
+    "width": _width,
+    "count": _count,
+    "random": _random,
+    "frozen-bn": _frozen_bn,
+    "norm-init": _field("norm_init"),
+    "weight-init": _field("weight_init"),
+    "gamma-beta": _gamma_beta,
+    "vgg": _vgg,
+    "curves": _curves,
+    "lr": _lr,
+    "gammas": _gammas,
+    "cifar100": _depth,
+    "imagenet": _depth,
+}

@@ -1,0 +1,125 @@
+"""The experiments of the paper, chapter by chapter: what the template shows of each."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gammabeta.analysis import DAMAGED, RunRow, run_rows
+from gammabeta.figures import drawings
+from gammabeta.paper import experiments
+from gammabeta.paper.points import View, views
+from gammabeta.report.answers import answer
+from gammabeta.report.pictures import Picture, picture
+from gammabeta.report.settings import (
+    axis_name,
+    caption,
+    common_recipe,
+    count_of_missing,
+    headline,
+    line_name,
+    missing,
+    published_source,
+    setting,
+    table_rows,
+)
+from gammabeta.report.sources import sources
+from gammabeta.store import RunFolder
+
+
+@dataclass(frozen=True)
+class ShownView:
+    """An experiment as a store has it at one scale. headline: what sets it apart from the others of
+    its chapter. has: which columns its table needs. folders: the runs it shows or names."""
+
+    id: str
+    headline: str
+    answer: str
+    setting: list[str]
+    pictures: list[Picture]
+    rows: list[dict[str, object]]
+    line: str
+    axis: str
+    has: dict[str, bool]
+    missing: list[str]
+    sources: list[tuple[str, list[str]]]
+    recipe: list[tuple[str, str]]
+    folders: list[RunFolder]
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """One question of the paper that the store can answer."""
+
+    id: str
+    question: str
+    views: list[ShownView]
+
+
+@dataclass(frozen=True)
+class OpenQuestion:
+    """One that has runs but no answer yet. there: how many of its points have a value."""
+
+    name: str
+    question: str
+    there: str
+
+
+def chapters(runs: Sequence[RunFolder]) -> tuple[list[Chapter], list[OpenQuestion]]:
+    """The questions that these runs answer, in the order of the paper, and those that they begin
+    to answer."""
+    rows = {run.path: row for run, row in zip(runs, run_rows(runs), strict=True)}
+    readable = [run for run in runs if rows[run.path].status != DAMAGED]
+    told, still_open = [], []
+    for experiment in experiments().values():
+        found = views(experiment, readable)
+        shown = [
+            _shown(view, each, rows, alone=len(found) == 1)
+            for view in found
+            if (each := answer(view)) is not None
+        ]
+        if shown:
+            told.append(Chapter(experiment.name, experiment.question, shown))
+        elif any(view.done for view in found):
+            best = max(found, key=lambda view: len(view.done))
+            still_open.append(
+                OpenQuestion(experiment.name, experiment.question, count_of_missing(best))
+            )
+    return told, still_open if told else []
+
+
+def _shown(view: View, answer: str, rows: Mapping[Path, RunRow], *, alone: bool) -> ShownView:
+    experiment = view.experiment
+    id = experiment.name
+    if not alone:
+        id = f"{id}-{view.scale.name}-{view.precision}-{view.data.replace(', ', '-')}"
+    runs = list({run.path: run for run in view.runs}.values())
+    others = [run for point in view.points for run in point.others]
+    told = table_rows(view)
+    done = [row["point"] for row in told]
+    return ShownView(
+        id=id,
+        headline=headline(view),
+        answer=answer,
+        setting=setting(view),
+        pictures=[
+            picture(
+                f"{id}-{drawing.key or 'figure'}", drawing.title, caption(view, drawing.key),
+                drawing.draw,
+            )
+            for drawing in drawings(view)
+        ],
+        rows=told,
+        line=line_name(view),
+        axis=axis_name(view),
+        has={
+            "published": any(point.published is not None for point in done),
+            "top5": any(point.top5 for point in done),
+        },
+        missing=missing(view),
+        sources=[
+            ("Published", [published_source(view)]),
+            *sources(runs, [rows[run.path] for run in runs]),
+        ],
+        recipe=common_recipe(view),
+        folders=[*runs, *others],
+    )  # fmt: skip

@@ -1,0 +1,93 @@
+"""Runs to one self-contained HTML page that answers the question before it shows the numbers.
+
+The same runs give the same page. Experiments of the paper come first (experiments.py), then the
+runs that belong to none of them, sorted into those that can be compared (sections.py).
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from gammabeta.analysis import sections
+from gammabeta.disk import replace_file
+from gammabeta.errors import InputError, RunError
+from gammabeta.report.experiments import chapters
+from gammabeta.report.sections import Published, parts_of
+from gammabeta.sentences import page_title, percent, points, seconds, share
+from gammabeta.store import RunFolder, list_runs
+
+_TEMPLATE = Path(__file__).with_name("page.html.jinja")
+
+
+def write_report(
+    runs: str | Path | Sequence[RunFolder],
+    out: str | Path,
+    title: str | None = None,
+    published: Published | None = None,
+) -> None:
+    """Write the page about `runs`, a folder of runs or the runs themselves, to the file `out`.
+
+    title: None: what the page is about. published: (model, trainable) -> the paper's test accuracy
+    in 0..1, shown beside runs of the paper's recipe and beside no others. Raises InputError when
+    there is nothing to report or `out` is no file name, RunError when it cannot be written; an
+    older page is then still there.
+    """
+    out = Path(out)
+    check_out(out)
+    found = list_runs(Path(runs)) if isinstance(runs, str | Path) else list(runs)
+    if not found:
+        where = f" in {runs}" if isinstance(runs, str | Path) else ""
+        raise InputError(f"there are no runs{where}: train one first, for example gammabeta demo")
+    text = report_html(found, title, published)
+    try:
+        replace_file(out, text.encode())
+    except OSError as error:
+        raise RunError(f"could not write {out} ({error.strerror or error})") from error
+
+
+def check_out(out: Path) -> None:
+    """Raise InputError for a file name under which no page can be written."""
+    try:
+        is_folder, has_parent = out.is_dir(), out.parent.is_dir()
+    except (OSError, ValueError) as error:  # a path that no system accepts
+        raise InputError(f"{str(out)!r} is no file name ({error}): name another") from None
+    if is_folder:
+        raise InputError(f"{out} is a folder: name a file, for example {out / 'report.html'}")
+    if not has_parent:
+        raise InputError(f"there is no folder {out.parent}: make it, or name another file")
+    if not os.access(out.parent, os.W_OK):
+        raise InputError(f"no file can be written in {out.parent}: name another folder")
+
+
+def report_html(
+    runs: Sequence[RunFolder], title: str | None = None, published: Published | None = None
+) -> str:
+    """The page as text."""
+    for key, value in (published or {}).items():
+        if not 0 <= value <= 1:
+            raise InputError(f"published {key} is {value}: write a share of 1, as in 0.931")
+    told, open_questions = chapters(runs)
+    shown = {run.path for chapter in told for view in chapter.views for run in view.folders}
+    parts = parts_of(sections([run for run in runs if run.path not in shown]), published or {})
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(
+        percent=percent, share=share, seconds=seconds, breakable=breakable, points=points
+    )
+    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(
+        title=title or page_title(str(run.spec.get("trainable", "")) for run in runs),
+        chapters=told,
+        open_questions=open_questions,
+        parts=parts,
+        count=len(runs),
+    )
+
+
+def breakable(subset: str) -> Markup:
+    """The name of a subset, which may go on in the next line after a +."""
+    return Markup("+<wbr>").join(subset.split("+"))

@@ -1,0 +1,174 @@
+"""How the runs of an experiment were made, what is missing, how to read its figures: in words."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from gammabeta.analysis import counted, plain, run_rows
+from gammabeta.curves import GammaPool
+from gammabeta.figures.drawings import chance_of, pools_by_network
+from gammabeta.figures.series import are_subsets, is_deep_against_wide, series
+from gammabeta.names import readable
+from gammabeta.paper.points import STAND_INS, Point, View
+from gammabeta.sentences import caption_gammas, caption_small, percent, reason
+from gammabeta.spec import RunSpec, differing
+
+_PAPER = "Training BatchNorm and Only BatchNorm (arXiv 2003.00152)"
+
+
+def headline(view: View) -> str:
+    """The scale, precision and data of a view, in a few words: what sets two of them apart."""
+    epochs = _range(sorted({point.spec.epochs for point in view.points}))
+    return f"{view.data}, {epochs} epochs, {view.precision}"
+
+
+def setting(view: View) -> list[str]:
+    """What a reader must know before comparing: shortened, other data, JPEG, half precision."""
+    asked = sorted({point.epochs for point in view.experiment.points})
+    done = sorted({point.spec.epochs for point in view.points})
+    said = []
+    if done == asked and view.scale.subsample is None:
+        said.append(f"The published recipe, {_range(done)} epochs.")
+    else:
+        length = f"{_range(done)} epochs instead of {_range(asked)}"
+        if done == [1]:
+            length = length.replace("epochs", "epoch", 1)
+        part = f" of the first {view.scale.subsample:,} images" if view.scale.subsample else ""
+        end = ", so the published numbers are no target for these" if _has_published(view) else ""
+        said.append(f"A shortened recipe: {length}{part}{end}.")
+    if view.data in STAND_INS:
+        own = ", ".join(dict.fromkeys(point.data for point in view.experiment.points))
+        said.append(f"Trained on {view.data} instead of {own}: nothing was published for that.")
+    if view.precision != "fp32":
+        said.append(f"Computed in {view.precision}, not in fp32.")
+    sources = {str(run.inputs["data"].get("source", "")) for run in view.runs}
+    if any("JPEG" in source for source in sources) and view.data.startswith("cifar"):
+        copies = "JPEG copies of the images" if len(sources) == 1 else "JPEG copies in some runs"
+        said.append(f"The data was {copies}, whose pixels are not quite the original ones.")
+    return said
+
+
+def _range(numbers: Sequence[int]) -> str:
+    return str(numbers[0]) + (f" to {numbers[-1]}" if len(numbers) > 1 else "")
+
+
+def _has_published(view: View) -> bool:
+    return any(point.published is not None for point in view.points)
+
+
+def place(view: View, point: Point) -> str:
+    """Where on the axis a point is, in words."""
+    axis = view.experiment.axis
+    if axis == "parameters" and not is_deep_against_wide(view):
+        return point.spec.trainable
+    if axis in RunSpec.__dataclass_fields__ and axis != "model":
+        return plain(getattr(point.spec, axis))
+    return readable(point.spec.model)
+
+
+def axis_name(view: View) -> str:
+    """What `place` names: the heading of its column."""
+    axis = view.experiment.axis
+    if axis == "parameters":
+        return "Network" if is_deep_against_wide(view) else "Subset"
+    if axis in RunSpec.__dataclass_fields__ and axis != "model":
+        return {"lr": "Learning rate"}.get(axis, axis.replace("_", " ").capitalize())
+    return "Network"
+
+
+def line_name(view: View) -> str:
+    """What the lines of the figure are: the heading of their column."""
+    if is_deep_against_wide(view):
+        return "Networks grow"
+    return "Subset" if are_subsets(view) else "Network"
+
+
+def missing(view: View) -> list[str]:
+    """What the figure lacks, a line each: points without a run, points with too few seeds, and the
+    runs that did not finish, with their reasons."""
+    wanted = view.scale.replicates or view.experiment.replicates
+    wanted = min(wanted, view.experiment.replicates)
+    none: dict[str, list[str]] = {}
+    few: dict[str, list[str]] = {}
+    for name, points in series(view).items():
+        for point in points:
+            n = len(point.runs)
+            if n == 0:
+                none.setdefault(name, []).append(place(view, point))
+            elif n < wanted:
+                few.setdefault(name, []).append(f"{place(view, point)} ({n})")
+    said = [f"No run yet of {name}: {', '.join(places)}." for name, places in none.items()]
+    said += [f"Fewer than {wanted} seeds of {name}: {', '.join(p)}." for name, p in few.items()]
+    others = list(dict.fromkeys(run for point in view.points for run in point.others))
+    for row in run_rows(others):
+        said.append(f"{row.id} ({row.model}, {row.trainable}, seed {row.seed}): {reason(row)}.")
+    return said
+
+
+def published_source(view: View) -> str:
+    """Where the published numbers of a view come from."""
+    if view.data in STAND_INS or not _has_published(view):
+        return "nothing that could be read was published for these points: ours stand alone"
+    return (
+        f"{_PAPER}, read off the main figure of version 1: means of five replicates, right to "
+        "about 0.3 points, 0.5 where a line is partly hidden"
+    )
+
+
+def common_recipe(view: View) -> list[tuple[str, str]]:
+    """(field, value) of every field of the recipe; "varies" for those that differ."""
+    specs = [point.spec for point in view.points]
+    various = {*differing(specs), "seed"}
+    return [
+        (key.replace("_", " "), "varies" if key in various else plain(value))
+        for key, value in specs[0].to_dict().items()
+        if key != "format"
+    ]
+
+
+def caption(view: View, key: str) -> str:
+    """What a figure of a view shows and how to read it."""
+    if view.experiment.name == "gammas":
+        return _caption_gammas(view, key)
+    text = view.experiment.caption
+    n = max((len(point.runs) for point in view.done), default=0)
+    if n > 1:
+        text += " Lines and points are means over n seeds, bands and whiskers reach from the lowest"
+        text += " to the highest seed."
+    else:
+        text += " One seed for each point, so no spread is known."
+    over_epochs = view.experiment.axis == "epochs"  # those of a shorter recipe are others
+    whole = view.scale.epochs is None if over_epochs else _has_published(view)
+    text += " Thin and grey: published." if whole else ""
+    chance = chance_of(view)
+    return text + (f" Dotted: guessing, {percent(chance)}." if chance and key != "top5" else "")
+
+
+def _caption_gammas(view: View, key: str) -> str:
+    pools = _pools(view, key)
+    if "small" in key:
+        return caption_small(pools, view.points[0].spec.norm_init == "uniform")
+    return caption_gammas(pools)
+
+
+def _pools(view: View, key: str) -> list[GammaPool]:
+    """Those that a drawing shows; its key begins with the network but for the first."""
+    found = {model: pools for model, pools in pools_by_network(view).items() if pools}
+    return next((each for model, each in found.items() if key.startswith(model)),
+                next(iter(found.values())))  # fmt: skip
+
+
+def table_rows(view: View) -> list[dict[str, Any]]:
+    """A row a point that has a value: line, place, and the point itself."""
+    seen = set()
+    rows = []
+    for name, points in series(view).items():
+        for point in points:
+            if point.accuracy is not None and point.spec.id not in seen:
+                seen.add(point.spec.id)
+                rows.append({"line": name, "place": place(view, point), "point": point})
+    return rows
+
+
+def count_of_missing(view: View) -> str:
+    """How many of the points are there, for a list of questions that are open."""
+    return f"{len(view.done)} of {counted(len(view.points), 'point')}"

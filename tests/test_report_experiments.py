@@ -1,0 +1,83 @@
+"""The page of a store with runs of the paper's experiments, as text; test_report_browser looks."""
+
+import re
+
+import pytest
+from stores import write_point
+from test_analysis import make_run
+from test_report import Page, plain
+
+from gammabeta import RunSpec
+from gammabeta.report import report_html
+from gammabeta.store import list_runs
+
+JPEG = "Parquet, 50,000 train and 10,000 test images, JPEG"
+
+
+@pytest.fixture
+def store(tmp_path):
+    """The published recipe once, the short one on two networks, and a run of no experiment."""
+    root = tmp_path / "runs"
+    write_point(root, RunSpec(), 0.477, source=JPEG)
+    short = RunSpec(epochs=16)
+    for seed, accuracy in enumerate((0.42, 0.44)):
+        write_point(root, short.replace(seed=seed), accuracy, source=JPEG)
+    write_point(root, short.replace(model="cifar_resnet_32"), 0.52, trained=2464, source=JPEG)
+    write_point(root, short.replace(trainable="all"), None, source=JPEG)
+    return root
+
+
+def page_of(store):
+    return plain(report_html(list_runs(store), "a title"))
+
+
+def test_each_question_has_answer_figure_table_and_sources(store):
+    text = page_of(store)
+    page = Page(text)
+    assert len(page.ids) == len(set(page.ids))
+    assert {link[1:] for link in page.links} <= set(page.ids)
+    assert "<h2>How far do gamma and beta get as the network grows deeper?</h2>" in text
+    assert "rise from 43.0 % to 52.0 % (means over 1 to 2 seeds)." in text
+    assert "The published recipe, 160 epochs. The data was JPEG copies of the images" in text
+    assert "16 epochs instead of 160, so the published numbers are no target" in text
+    row = re.search(r'ResNet-14</td>\s*<td>1,120</td>\s*<td class="main">47.7 %</td>.*?</tr>', text,
+                    re.DOTALL)  # fmt: skip
+    assert row
+    assert "<td>48.1 %</td><td>\N{MINUS SIGN}0.4</td>" in row[0]
+    assert "No run yet of bn: ResNet-56, ResNet-110" in text
+    assert re.search(r"all, seed 0\): stopped after 16 of 16 epochs", text)
+    assert f"sha256 {'ab' * 32}" in text
+    assert "read off the main figure of version 1" in text
+
+
+def test_questions_without_an_answer_are_named_and_not_shown(store):
+    text = page_of(store)
+    assert "<h2>How far do they get as it grows wider?</h2>" not in text
+    assert re.search(r"How far do they get as it grows wider\? <span[^>]*>1 of 60 points of", text)
+    assert "Is it the same without shortcuts?" not in text  # not a run of it
+    assert "Other runs" not in text
+
+
+def test_other_runs_keep_their_sections(store):
+    make_run(store, "bn", (0.5, 0.9))
+    text = page_of(store)
+    Page(text)
+    assert "<h2>Other runs</h2>" in text
+    assert "<h2>cifar_resnet_14 on digits, 2 epochs</h2>" in text
+    assert "cifar_resnet_14 on cifar10" not in text  # those are above
+
+
+def test_without_an_experiment_there_is_no_heading_of_one(tmp_path):
+    make_run(tmp_path, "bn", (0.5, 0.9))
+    text = page_of(tmp_path)
+    for heading in ("Questions still open", "Other runs", "What is missing"):
+        assert heading not in text
+
+
+def test_a_damaged_run_is_told_of_below(store):
+    run = next(run for run in list_runs(store) if run.spec["model"] == "cifar_resnet_32")
+    (run.path / "inputs.json").unlink()
+    text = page_of(store)
+    assert "rise from" not in text
+    assert "<h2>Other runs</h2>" in text
+    assert f"<code>{run.id}</code>" in text
