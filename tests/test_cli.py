@@ -120,12 +120,16 @@ def test_every_field_of_a_spec_is_a_flag(here, capsys):
     out, _ = call(capsys, "train", *words, "--nesterov", "--flip", "--print-spec", "--json")
     values = json.loads(out)
     plain = json.loads(call(capsys, "train", "--print-spec", "--json")[0])
-    assert {item.name for item in dataclasses.fields(RunSpec)} - values.keys() == {"schedule_steps"}
+    left = {item.name for item in dataclasses.fields(RunSpec)} - values.keys()
+    assert left == {"schedule_steps", "image_size"}  # which belong to other choices
     same = {key for key in values if values[key] == plain.get(key)}
     assert same == {"format", "optimizer", "schedule", "betas", "flip"}
     words = ("--schedule", "cosine", "--schedule-steps", "1000")
     out, _ = call(capsys, "train", *words, "--print-spec", "--json")
     assert json.loads(out)["schedule_steps"] == 1000
+    words = ("--data", "imagenet", "--image-size", "64")
+    out, _ = call(capsys, "train", *words, "--print-spec", "--json")
+    assert json.loads(out)["image_size"] == 64
     assert values["lr_by_role"] == {"beta": 0.5, "output": 0.01}
 
 
