@@ -20,6 +20,7 @@ from gammabeta.data import (
     subsample_test,
     unnormalised,
 )
+from gammabeta.environment import launched
 from gammabeta.errors import InputError, about
 from gammabeta.models import architecture, create_model
 from gammabeta.spec import RunSpec
@@ -50,7 +51,7 @@ def prepare(
         data = load_data(spec, data_dir, loaded, reading)
         model, subset = make_network(spec, data.num_classes)
         check_roles(spec, subset)
-        _check_last_batch(spec, data)
+        _check_batches(spec, data)
         made.append(Made(spec, data, model, subset))
     return made
 
@@ -58,7 +59,7 @@ def prepare(
 def check(spec: RunSpec, data: Dataset) -> None:
     """Raise what `prepare` would raise, without drawing any weights."""
     check_network(spec, data.num_classes)
-    _check_last_batch(spec, data)
+    _check_batches(spec, data)
 
 
 def check_network(spec: RunSpec, num_classes: int | None = None) -> None:
@@ -121,19 +122,42 @@ def check_roles(spec: RunSpec, subset: Subset) -> None:
                 )
 
 
-def _check_last_batch(spec: RunSpec, data: Dataset) -> None:
-    """Refuse a last batch of one image where a BatchNorm would see a single value per channel."""
-    count = len(data.train.labels)
+def _check_batches(spec: RunSpec, data: Dataset) -> None:
+    """Refuse batches that cannot be shared out among the processes there are, and a last batch, or
+    a share of it, of one image where a BatchNorm would see a single value per channel."""
+    count, processes = len(data.train.labels), launched()[1]
+    last = count % spec.batch_size or spec.batch_size
+    if spec.norm_shares not in (1, processes):
+        raise InputError(
+            f"norm_shares is {spec.norm_shares}, and there "
+            f"{'is 1 process' if processes == 1 else f'are {processes} processes'}: write 1, or "
+            f"start {spec.norm_shares} with torchrun --nproc-per-node {spec.norm_shares}",
+            "norm_shares",
+        )
+    if last < processes:
+        which = "is" if last == spec.batch_size else f"leaves {last} images for the last batch,"
+        raise InputError(
+            f"batch_size {spec.batch_size} {which} fewer than the {processes} processes: "
+            "write another, or start fewer",
+            "batch_size",
+        )
+    if last // spec.norm_shares == 1 and spec.statistics != "frozen":
+        _check_one_image(spec, data, last)
+
+
+def _check_one_image(spec: RunSpec, data: Dataset, last: int) -> None:
+    """Refuse a network whose BatchNorms cannot do with one image."""
     images = data.train
     size = images.images.shape[1] if isinstance(images, Split) else spec.image_size
-    if spec.statistics == "frozen" or count % spec.batch_size != 1 % spec.batch_size:
-        return
     try:
         architecture(spec.model)(torch.empty(1, 3, size, size, device="meta"))
     except ValueError:
+        left = "one" if last == 1 else f"{last}"
+        shares = f" in {spec.norm_shares} shares" if spec.norm_shares > 1 else ""
         raise InputError(
-            f"batch_size {spec.batch_size} leaves one of the {count} images for the last batch, "
-            f"too few for the BatchNorms of {spec.model}: write another",
+            f"batch_size {spec.batch_size} leaves {left} of the {len(data.train.labels)} images "
+            f"for the last batch{shares}, too few for the BatchNorms of {spec.model}: "
+            "write another",
             "batch_size",
         ) from None
 
@@ -194,3 +218,15 @@ def check_data(folder: RunFolder, data: Dataset) -> None:
 def check_start(folder: RunFolder, model: nn.Module) -> None:
     tensors = folder.inputs["tensors"]
     check_fingerprint(model, {row["name"]: row["sha256"] for row in tensors if row["sha256"]})
+
+
+def check_equal(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    """Refuse to train with a first process that has built a run from other `inputs`."""
+    if ours["data"]["sha256"] != theirs["data"]["sha256"]:
+        raise InputError("it has other data than process 0: give all processes the same files")
+    for our, their in zip(ours["tensors"], theirs["tensors"], strict=True):
+        if our != their:
+            raise InputError(
+                f"'{our['name']}' starts with other values than in process 0: use the same "
+                "gammabeta, numpy and kind of processor for all of them"
+            )

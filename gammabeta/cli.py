@@ -13,6 +13,7 @@ from typing import Any
 import gammabeta
 from gammabeta.arguments import Parser, with_source
 from gammabeta.commands import analyze, bench, demo, models, report, runs, sweep, train
+from gammabeta.environment import launched
 from gammabeta.errors import GammabetaError, InputError
 
 COMMANDS = (demo, train, sweep, runs, models, analyze, report, bench)  # in the order of --help
@@ -44,6 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _fail(error: object, code: int) -> int:
+    if _is_follower() and not getattr(error, "speaks", False):
+        return code
     line = " ".join(str(error).split())
     if len(line) > 700:  # somebody's endless number or name, not ours
         line = f"{line[:450]} ... {line[-200:]}"
@@ -52,7 +55,16 @@ def _fail(error: object, code: int) -> int:
 
 
 def _print_warning(message: Warning | str, *_: Any) -> None:
-    print(f"gammabeta: note: {message}", file=sys.stderr)
+    if not _is_follower():
+        print(f"gammabeta: note: {message}", file=sys.stderr)
+
+
+def _is_follower() -> bool:
+    """Whether another process says what there is to say: the first that torchrun started."""
+    try:
+        return launched()[0] > 0
+    except InputError:  # which is said
+        return False
 
 
 def _parser() -> Parser:

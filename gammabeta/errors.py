@@ -13,6 +13,9 @@ from collections.abc import Iterable, Iterator
 class GammabetaError(Exception):
     """Base class: every error that gammabeta raises on purpose."""
 
+    # Of several processes the first says what went wrong; another one where the first has gone.
+    speaks = False
+
 
 class InputError(GammabetaError, ValueError):
     """A wrong request. The message is one line and says what to write instead.

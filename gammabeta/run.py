@@ -4,29 +4,27 @@ The same spec again resumes a stopped run, retries a failed one and does nothing
 """
 
 import contextlib
-import os
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
-from gammabeta.build import Made, check_data, check_start, inputs, make_network, prepare
+from gammabeta.build import Made, check_data, check_equal, check_start, inputs, prepare
 from gammabeta.checkpoint import Checkpoint
 from gammabeta.data import Dataset, Pictures, Reading
-from gammabeta.engine import Engine, check_engine, choose_device, choose_engine
+from gammabeta.engine import ENGINES, Engine, check_engine, choose_device, choose_engine
+from gammabeta.engine.eager import EagerEngine
 from gammabeta.engine.fused import FusedEngine, check_members, make_members
-from gammabeta.environment import environment
+from gammabeta.environment import check_alone, environment, launched
 from gammabeta.errors import GammabetaError, InputError, RunError, about
-from gammabeta.gammas import gammas
-from gammabeta.sparse import attached
 from gammabeta.spec import RunSpec, check_specs
-from gammabeta.store import RunFolder, find_run
+from gammabeta.store import RunFolder
 from gammabeta.subset import Subset
 from gammabeta.train import Epoch, Step, seconds_per_step, train_epochs
+from gammabeta.trained import Run, load_run
+
+__all__ = ["Event", "Run", "Start", "load_run", "train", "train_members", "train_team", "waiting"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class Start:
     measured, then taken back. notes: what was noticed, a line each.
     """
 
-    run: "Run"
+    run: Run
     subset: Subset
     data: Dataset
     engine: str
@@ -58,80 +56,6 @@ class Start:
 Event = Start | Step | Epoch
 
 
-@dataclass(frozen=True)
-class Run:
-    """A run in the store. `result` is None until it has ended; its "status" is "ok" or "failed"."""
-
-    spec: RunSpec
-    folder: RunFolder
-
-    @property
-    def id(self) -> str:
-        return self.folder.id
-
-    @property
-    def result(self) -> dict[str, Any] | None:
-        return self.folder.result
-
-    @property
-    def metrics(self) -> list[dict[str, Any]]:
-        """One record an epoch; accuracies and shares are in 0..1."""
-        return self.folder.metrics()
-
-    @property
-    def accuracy(self) -> float:
-        """Test accuracy after the last epoch, in 0..1."""
-        return float(self._finished()["test_accuracy"])
-
-    def checkpoint(self) -> Checkpoint:
-        """The newest good checkpoint. Raises RunError where there is none."""
-        checkpoint, notes = self.folder.load_checkpoint()
-        if checkpoint is None:
-            why = "; ".join(notes) or "train it first"
-            raise RunError(f"run {self.id} has no good checkpoint: {why}")
-        return checkpoint
-
-    def network(self, checkpoint: Checkpoint | None = None) -> nn.Module:
-        """The trained network, in evaluation mode: rebuilt from the seed, checked against the
-        fingerprint, with the trained values and statistics of `checkpoint`, by default the last."""
-        classes = self.folder.inputs["data"]["num_classes"]
-        model, subset = make_network(self.spec, classes)
-        check_start(self.folder, model)
-        checkpoint = checkpoint or self.checkpoint()
-        subset.apply(model)
-        subset.load_state(model, checkpoint.tensors)
-        for entries in attached(model).values():
-            entries.detach()
-        return model.eval()
-
-    def gammas(self) -> dict[str, torch.Tensor]:
-        """Parameter name -> trained gamma (C,)."""
-        return gammas(self.network())
-
-    def _finished(self) -> dict[str, Any]:
-        if self.result is None or self.result["status"] != "ok":
-            raise RunError(f"run {self.id} is {self.folder.status}: train it first")
-        return self.result
-
-
-def load_run(run: str | Path, runs: str | Path | None = None) -> Run:
-    """The run in a folder such as runs/0123456789ab; with `runs`, that of an id, or of the start of
-    one, in this folder. Raises InputError where there is none.
-    """
-    if not isinstance(run, str | os.PathLike):
-        raise InputError(
-            f"load_run takes a folder or an id, such as 'runs/0123456789ab', not {run!r}"
-        )
-    folder = RunFolder.open(Path(run)) if runs is None else find_run(Path(runs), str(run))
-    try:
-        spec = RunSpec.from_dict(folder.spec)
-    except InputError as error:
-        raise InputError(f"{folder.path / 'spec.json'}: {error}") from None
-    if spec.id != folder.id:
-        raise InputError(f"{folder.path} holds the spec of run {spec.id}: it was edited or renamed")
-    return Run(spec, folder)
-
-
 def train(
     spec: RunSpec,
     runs: str | Path = "runs",
@@ -148,8 +72,13 @@ def train(
     listen: called with every event while it works; without it nothing is said.
     `gammabeta.progress` is one that prints a line an epoch.
     Raises InputError before anything is created, RunError when training itself fails.
+
+    In each of several processes, started by torchrun, it trains its share of the run; the first one
+    keeps the run folder and is listened to.
     """
     check_specs([spec], "train")
+    if launched()[1] > 1:
+        return _train_together(spec, Path(runs), data_dir, reading, engine, device, listen)
     return train_members([spec], runs, data_dir=data_dir, reading=reading, engine=engine,
                          device=device, listen=listen)[0]  # fmt: skip
 
@@ -191,6 +120,7 @@ def train_team(
 ) -> dict[str, Exception]:
     """`train_members`, but the runs that failed are handed over: id and error. loaded: see
     `build.load_data`."""
+    check_alone("several runs are trained")
     with about("engine"):
         check_engine(engine)
     with about("device"):
@@ -247,6 +177,64 @@ def train_team(
             if team:
                 errors |= _train(team, engines, why, listen)
     return errors
+
+
+def _train_together(
+    spec: RunSpec,
+    runs: Path,
+    data_dir: str | Path | None,
+    reading: Reading | None,
+    engine: str,
+    device: str,
+    listen: Callable[[Event], None],
+) -> Run:
+    """`train` in one of several processes. What only the first can know, it tells the others."""
+    from gammabeta.processes import joined
+
+    with about("engine"):
+        check_engine(engine)
+    with about("device"):
+        chosen = choose_device(device)
+    with joined(chosen) as processes, contextlib.ExitStack() as lock:
+        first = processes.rank == 0
+        if not processes.from_first(len(waiting([spec], runs)) if first else None):
+            return Run(spec, RunFolder(runs / spec.id, spec.to_dict()))
+        [made] = prepare([spec], data_dir, reading=reading)
+        with about("engine"):
+            choice = choose_engine(engine, spec, made.model, chosen, processes.count)
+        # A machine without a compiler would choose another one than its neighbour.
+        name, why = processes.from_first((choice[0].name, choice[1]))
+        engine_class = ENGINES[name]
+        assert issubclass(engine_class, EagerEngine)
+        built_from = inputs(made.data, made.subset, made.model)
+        check_equal(built_from, processes.from_first(built_from))
+        processes.wait()  # all have what they need: from here on files are written
+        folder, member = RunFolder(runs / spec.id, spec.to_dict()), None
+        if first:
+            with about("runs"):
+                folder = RunFolder.create(runs, spec.id, spec.to_dict(), built_from)
+            lock.enter_context(folder.lock())
+            member = _rewind(made, folder, name)
+            folder.record_session(
+                environment(chosen)
+                | {"engine": name, "after_epoch": member.epoch, "notes": member.notes}
+                | {"members": 1, "processes": processes.count, "sync_bn": spec.norm_shares == 1}
+            )
+        epoch = processes.from_first(member.epoch if member else 0)
+        saved = member.checkpoint.tensors if member and member.checkpoint else {}
+        state = processes.tensors_from_first(saved)
+        worker = engine_class(made.model, made.subset, spec, made.data, chosen, processes)
+        lock.callback(worker.close)
+        if member is not None:
+            for error in _train([member], [worker], why, listen).values():
+                raise error
+        else:
+            if epoch:
+                worker.load(state)
+            seconds_per_step([worker], spec)
+            for _ in train_epochs(worker, spec, epoch):
+                pass
+        return Run(spec, folder)
 
 
 def waiting(specs: Sequence[RunSpec], runs: str | Path) -> list[RunSpec]:

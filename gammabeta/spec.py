@@ -30,6 +30,7 @@ _LATER: dict[str, Any] = {
     "test_subsample": None,
     "bias_init": "uniform",
     "image_size": 0,
+    "norm_shares": 1,
 }
 
 DATA_SETS = ("cifar10", "cifar100", "digits", "imagenet", "synthetic")
@@ -135,6 +136,9 @@ class RunSpec:
         "of convolutions and classifier: uniform, torch's default; zeros, Keras'", "uniform"
     )
     statistics: str = _help("running statistics: track, frozen, or batch (never use them)", "track")
+    norm_shares: int = _help(
+        "parts of a batch that BatchNorm sees apart; above 1 one process each (--no-sync-bn)", 1
+    )
     precision: str = _help("fp32, or bf16 (autocast; trained tensors stay fp32)", "fp32")
     flip: bool = _help("random horizontal flips (default: on, but for digits)", None)
     crop_padding: int = _help("random crops after padding by this many pixels (cifar: 4)", None)
@@ -319,6 +323,7 @@ def _check(spec: RunSpec) -> None:
         ("epochs", 1, 10**6, True),
         ("batch_size", 1, 10**6, True),
         ("seed", 0, 2**63, False),
+        ("norm_shares", 1, spec.batch_size, True),
         ("lr", 0, math.inf, False),
         ("momentum", 0, 1, False),
         ("weight_decay", 0, math.inf, False),
@@ -357,6 +362,9 @@ def _check(spec: RunSpec) -> None:
             if wrong:
                 message = f"{name} belongs to the step schedule: leave it out with {spec.schedule}"
                 raise InputError(message, name)
+    if spec.norm_shares > 1 and spec.statistics == "frozen":
+        message = "norm_shares parts a batch, and statistics frozen looks at none: leave it out"
+        raise InputError(message, "norm_shares")
     if spec.optimizer == "sgd":
         if spec.betas:
             raise InputError("betas belongs to adam and adamw: leave it out with sgd", "betas")

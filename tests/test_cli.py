@@ -111,10 +111,10 @@ def test_every_field_of_a_spec_is_a_flag(here, capsys):
         "--lr-by-role": "output=0.01,beta=1/2", "--weight-decay-by-role": "gamma=0",
         "--schedule": "step", "--drops": "1/4,1/2", "--drop-factor": "0.2",
         "--warmup-epochs": "0.5", "--label-smoothing": "0.1", "--weight-init": "binary",
-        "--norm-init": "symmetric", "--statistics": "frozen", "--precision": "bf16",
+        "--norm-init": "symmetric", "--statistics": "batch", "--precision": "bf16",
         "--crop-padding": "3", "--subsample": "100", "--random-labels": "0.25",
         "--bias-init": "zeros", "--brightness": "0.5", "--normalisation": "none",
-        "--test-subsample": "50",
+        "--test-subsample": "50", "--norm-shares": "2",
     }  # fmt: skip
     words = [word for pair in flags.items() for word in pair]
     out, _ = call(capsys, "train", *words, "--nesterov", "--flip", "--print-spec", "--json")

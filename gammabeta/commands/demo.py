@@ -7,6 +7,7 @@ from typing import Any
 
 from gammabeta.arguments import add_command, add_execution, execution, finish, runs_folder
 from gammabeta.commands.sweep import finished_note
+from gammabeta.environment import check_alone
 from gammabeta.errors import about
 
 
@@ -28,6 +29,7 @@ def _demo(options: argparse.Namespace) -> None:
     from gammabeta.report import check_out, write_report
     from gammabeta.run import train
 
+    check_alone("the demo runs")
     with about("out"):
         check_out(Path(options.out))
     specs = demo.demo_specs()

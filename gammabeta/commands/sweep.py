@@ -16,6 +16,7 @@ from gammabeta.arguments import (
     read_specs,
     runs_folder,
 )
+from gammabeta.environment import check_alone
 from gammabeta.errors import InputError, RunError
 
 
@@ -61,6 +62,7 @@ def train_many(options: argparse.Namespace) -> None:
     from gammabeta.run import waiting
     from gammabeta.sweep import sweep
 
+    check_alone("several runs are trained")
     specs, varied = read_specs(options)
     runs = runs_folder(options)
     failure = None

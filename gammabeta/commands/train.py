@@ -15,6 +15,7 @@ from gammabeta.arguments import (
     runs_folder,
 )
 from gammabeta.commands.sweep import finished_note, train_many
+from gammabeta.environment import launched
 from gammabeta.errors import InputError
 
 
@@ -23,6 +24,13 @@ def add(commands: Any) -> None:
     add_spec(parser)
     add_seeds(parser)
     parser.set_defaults(members=[])
+    parser.add_argument(
+        "--sync-bn",
+        action=argparse.BooleanOptionalAction,
+        default=argparse.SUPPRESS,
+        help="of several processes: whether BatchNorm sees the whole batch, or each its share, "
+        "which is another run (on)",
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument(
         "--print-spec", action="store_true", help="print the resolved spec and its id, do not run"
@@ -31,6 +39,9 @@ def add(commands: Any) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
+    rank, count = launched()
+    if "sync_bn" in options:
+        _share_norms(options, count)
     if "seeds" in options and not options.print_spec:
         train_many(options)
         return
@@ -52,6 +63,9 @@ def _train(options: argparse.Namespace) -> None:
     from gammabeta.listen import TrainDisplay
     from gammabeta.run import train
 
+    if rank > 0:  # the first process says what there is to say
+        train(spec, **execution(options))
+        return
     with TrainDisplay() as display:
         run = train(spec, **execution(options), listen=display)
         if not display.work_began:
@@ -60,3 +74,15 @@ def _train(options: argparse.Namespace) -> None:
         print(json.dumps(result_dict(run), indent=1))
     else:
         print_result(run)
+
+
+def _share_norms(options: argparse.Namespace, processes: int) -> None:
+    """--sync-bn in the words of a spec: it changes the numbers, so it is part of what a run is."""
+    if "norm_shares" in options:
+        raise InputError("--sync-bn and --norm-shares say the same: write one of them")
+    if not options.sync_bn and processes == 1:
+        raise InputError(
+            "--no-sync-bn is for several processes, and this is one: leave it out, or start them "
+            "with torchrun --nproc-per-node N -m gammabeta train"
+        )
+    options.norm_shares = 1 if options.sync_bn else processes

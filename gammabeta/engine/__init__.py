@@ -1,5 +1,7 @@
 """Engines execute training steps: the same numbers, at different speed. See interface.py."""
 
+import os
+
 import torch
 from torch import nn
 
@@ -9,6 +11,7 @@ from gammabeta.engine.eager import EagerEngine
 from gammabeta.engine.fused import FusedEngine
 from gammabeta.engine.interface import Engine
 from gammabeta.engine.lean import LeanEngine
+from gammabeta.environment import launched
 from gammabeta.errors import InputError, suggest
 from gammabeta.spec import RunSpec
 
@@ -26,14 +29,17 @@ def check_engine(name: str) -> None:
 
 
 def choose_engine(
-    name: str, spec: RunSpec, model: nn.Module, device: torch.device
+    name: str, spec: RunSpec, model: nn.Module, device: torch.device, processes: int = 1
 ) -> tuple[type[EagerEngine | FusedEngine], str]:
     """The engine called `name`, and why: "auto" is the fastest one that supports this run.
+    processes: how many train it together.
 
     Raises InputError where the one that is named does not.
     """
     check_engine(name)
     why_not_fused = fused.why_not(spec, model, device)
+    if processes > 1:
+        why_not_fused = f"it works in one process, and these are {processes}"
     if name == "fused" and why_not_fused is not None:
         raise InputError(f"the fused engine cannot run this: {why_not_fused}; write --engine auto")
     if name != "auto":
@@ -49,7 +55,10 @@ def choose_engine(
 
 
 def choose_device(name: str) -> torch.device:
-    """The device called `name`; "auto" is the first GPU if there is one, else the CPU."""
+    """The device called `name`; "auto" is the first GPU if there is one, else the CPU. Each of
+    several processes has a GPU of its own."""
+    if launched()[1] > 1 and name in ("auto", "cuda") and torch.cuda.is_available():
+        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -1,6 +1,7 @@
 """The data set on the device, cut into batches, and the sums that metrics are made of."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +10,9 @@ from torch import Tensor
 from gammabeta.data import Dataset, Split
 from gammabeta.data.augment import EpochPlan, augment, normalise
 from gammabeta.spec import RunSpec
+
+if TYPE_CHECKING:
+    from gammabeta.processes import Processes
 
 # Images at once, at least: on a GPU launching kernels would take longer than running them.
 _EVALUATION_BATCH = {"cpu": 128, "cuda": 512}
@@ -47,10 +51,10 @@ class Batches:
         added = None if self._brightness is None else self._brightness[index]
         return normalise(pixels, self.data.mean, self.data.std, added)
 
-    def test(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """(images, labels) of the whole test set."""
+    def test(self, first: int = 0, stride: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+        """(images, labels) of the whole test set, or of every `stride`-th batch from `first` on."""
         size = self._test_size()
-        for start in range(0, len(self._test_labels), size):
+        for start in range(first * size, len(self._test_labels), stride * size):
             batch = slice(start, start + size)
             yield self._normalised(self._test_images[batch]), self._test_labels[batch]
 
@@ -69,9 +73,11 @@ class Batches:
 
 
 class Totals:
-    """Sums over the steps of an epoch, on the device: nothing waits until `mean` is called."""
+    """Sums over the steps of an epoch, on the device: nothing waits until `mean` is called.
+    processes: whose sums are added to these."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, processes: "Processes | None" = None) -> None:
+        self._processes = processes
         self._loss = torch.zeros((), dtype=torch.float64, device=device)
         self._correct = torch.zeros((), dtype=torch.int64, device=device)
         self._count = 0
@@ -84,15 +90,19 @@ class Totals:
 
     def mean(self) -> tuple[float, float]:
         """Loss and accuracy."""
-        return float(self._loss) / self._count, int(self._correct) / self._count
+        loss, correct, count = float(self._loss), float(self._correct), float(self._count)
+        if self._processes is not None:
+            loss, correct, count = self._processes.sums(loss, correct, count)
+        return loss / count, correct / count
 
 
 class TestTotals:
-    """Sums over the test set."""
+    """Sums over the test set. processes: whose sums are added to these."""
 
     __test__ = False  # the name is no test's
 
-    def __init__(self) -> None:
+    def __init__(self, processes: "Processes | None" = None) -> None:
+        self._processes = processes
         self._loss, self._correct, self._top5, self._count = 0.0, 0, 0, 0
 
     def add(self, logits: Tensor, labels: Tensor) -> None:
@@ -105,10 +115,11 @@ class TestTotals:
 
     def metrics(self, num_classes: int) -> dict[str, float]:
         """test_loss, test_accuracy and, with more than ten classes, test_top5."""
-        found = {
-            "test_loss": self._loss / self._count,
-            "test_accuracy": self._correct / self._count,
-        }
+        sums = [self._loss, float(self._correct), float(self._top5), float(self._count)]
+        if self._processes is not None:
+            sums = self._processes.sums(*sums)
+        loss, correct, top5, count = sums
+        found = {"test_loss": loss / count, "test_accuracy": correct / count}
         if num_classes > 10:
-            found["test_top5"] = self._top5 / self._count
+            found["test_top5"] = top5 / count
         return found

@@ -1,6 +1,7 @@
 """The reference engine: stock modules, autograd and torch.optim. Obvious and complete."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -13,28 +14,53 @@ from gammabeta.engine.stream import make_batches
 from gammabeta.spec import RunSpec
 from gammabeta.subset import Subset, under
 
+if TYPE_CHECKING:
+    from gammabeta.processes import Processes
+
 
 class EagerEngine:
     """See interface.py for what it offers. channels_last; bf16 by autocast, so that
-    gamma, beta and everything else that trains stay in fp32."""
+    gamma, beta and everything else that trains stay in fp32.
+
+    processes: where several train the run together. Each takes its share of every batch; gradients,
+    totals and, unless each normalises its share alone, the statistics of BatchNorm are summed.
+    """
 
     name = "eager"
 
     def __init__(
-        self, model: nn.Module, subset: Subset, spec: RunSpec, data: Dataset, device: torch.device
+        self,
+        model: nn.Module,
+        subset: Subset,
+        spec: RunSpec,
+        data: Dataset,
+        device: torch.device,
+        processes: "Processes | None" = None,
     ) -> None:
         self.spec, self.data, self.subset, self.device = spec, data, subset, device
         self.model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.leaves = subset.apply(self.model)
         self.optimizer = make_optimizer(spec, subset, self.leaves) if self.leaves else None
         self.batches = make_batches(data, spec, device)
+        self.processes = processes
+        self.prepare(processes if spec.norm_shares == 1 else None)
+
+    def prepare(self, across: "Processes | None") -> None:
+        """Change how the network computes. Its BatchNorms see the batch of all of `across`."""
+        if across is not None:
+            from gammabeta.engine.synced import synchronise
+
+            synchronise(self.model, across)
 
     def begin_epoch(self, plan: EpochPlan) -> None:
         self.batches.begin_epoch(plan)
-        self._totals = Totals(self.device)
+        self._totals = Totals(self.device, self.processes)
         self.model.train()
 
     def step(self, start: int, stop: int, factor: float) -> None:
+        whole = stop - start
+        if self.processes is not None:
+            start, stop = self.processes.share(start, stop)
         target = self.batches.labels(start, stop)
         with torch.set_grad_enabled(self.optimizer is not None):
             logits = self._logits(self.batches.images(start, stop))
@@ -43,7 +69,11 @@ class EagerEngine:
             for group in self.optimizer.param_groups:
                 group["lr"] = group["base_lr"] * factor
             self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            if self.processes is None:
+                loss.backward()  # type: ignore[no-untyped-call]
+            else:
+                (loss * (len(target) / whole)).backward()  # type: ignore[no-untyped-call]
+                self.processes.sum_gradients(self.leaves.values())
             self.optimizer.step()
         correct = (logits.detach().argmax(1) == target).sum()
         self._totals.add(loss, correct, len(target))
@@ -54,8 +84,16 @@ class EagerEngine:
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         self.model.eval()
-        totals = TestTotals()
-        for images, labels in self.batches.test():
+        if self.processes is None:
+            return self._evaluated(0, 1)
+        if self.spec.statistics == "track":
+            self.processes.average_statistics(self.model)
+        with self.processes.apart():  # each takes whole batches, not all of them as many
+            return self._evaluated(self.processes.rank, self.processes.count)
+
+    def _evaluated(self, first: int, stride: int) -> dict[str, float]:
+        totals = TestTotals(self.processes)
+        for images, labels in self.batches.test(first, stride):
             totals.add(self._logits(images), labels)
         return totals.metrics(self.data.num_classes)
 

@@ -1,14 +1,13 @@
 """The lean engine: the eager engine over a converted network, which keeps one tensor a layer."""
 
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from gammabeta import lean
-from gammabeta.data import Dataset
 from gammabeta.engine.eager import EagerEngine
 from gammabeta.passes import keep_freed_memory
-from gammabeta.spec import RunSpec
-from gammabeta.subset import Subset
+
+if TYPE_CHECKING:
+    from gammabeta.processes import Processes
 
 
 class LeanEngine(EagerEngine):
@@ -16,10 +15,8 @@ class LeanEngine(EagerEngine):
 
     name = "lean"
 
-    def __init__(
-        self, model: nn.Module, subset: Subset, spec: RunSpec, data: Dataset, device: torch.device
-    ) -> None:
-        super().__init__(model, subset, spec, data, device)
-        self.conversions = lean.convert(self.model)
-        if device.type == "cpu":
+    def prepare(self, across: "Processes | None") -> None:
+        self.conversions = lean.convert(self.model, across)
+        if self.device.type == "cpu":
             keep_freed_memory()
+        super().prepare(across)  # those that stayed stock

@@ -70,16 +70,17 @@ class StreamedBatches(Batches):
             added = added.to(self.device)
         return normalise(pixels, self.data.mean, self.data.std, added)
 
-    def test(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def test(self, first: int = 0, stride: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
         size, count = self._test_size(), len(self._test.labels)
+        starts = range(first * size, count, stride * size)
         batches: list[list[Future[np.ndarray]]] = []
         try:
-            for start in range(0, count + _AHEAD * size, size):
-                if start < count:
-                    indices = range(start, min(start + size, count))
+            for number in range(len(starts) + _AHEAD):
+                if number < len(starts):
+                    indices = range(starts[number], min(starts[number] + size, count))
                     batches.append([self._pool.submit(self._decode_test, i) for i in indices])
-                if start >= _AHEAD * size and batches:
-                    begin = start - _AHEAD * size
+                if number >= _AHEAD:
+                    begin = starts[number - _AHEAD]
                     labels = torch.from_numpy(self._test.labels[begin : begin + size])
                     yield self._normalised(self._stacked(batches.pop(0))), labels.to(self.device)
         finally:

@@ -10,7 +10,7 @@ import random
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,6 +19,9 @@ from torch import fx, nn
 
 from gammabeta.lean.layers import LeanConv, LeanNorm
 from gammabeta.sparse import attached
+
+if TYPE_CHECKING:
+    from gammabeta.processes import Processes
 
 _RELUS = {F.relu, torch.relu, F.relu_, torch.relu_}
 _ADDS = {operator.add, operator.iadd, torch.add}
@@ -33,8 +36,9 @@ class Conversion:
     how: str
 
 
-def convert(module: nn.Module) -> list[Conversion]:
+def convert(module: nn.Module, across: "Processes | None" = None) -> list[Conversion]:
     """Convert `module` in place, where it is safe; one row for each convolution and BatchNorm.
+    across: processes that share out a batch; the BatchNorms that are converted see all of it.
 
     Call it after requires_grad is settled. A layer stays stock if it trains (a convolution), has
     hooks of its own, or is a subclass; a whole module does if its graph cannot be drawn, or would
@@ -53,7 +57,7 @@ def convert(module: nn.Module) -> list[Conversion]:
             return
         graph = _traced(part)
         if isinstance(graph, fx.GraphModule):
-            _convert_graph(graph, sparse, done, reasons)
+            _convert_graph(graph, sparse, done, reasons, across)
             part.__dict__["forward"] = graph.forward
             return
         for child in part.modules():
@@ -150,6 +154,7 @@ def _convert_graph(
     sparse: set[nn.Module],
     done: dict[nn.Module, str],
     reasons: dict[nn.Module, str],
+    across: "Processes | None",
 ) -> None:
     modules = dict(graph.named_modules())
     for node in list(graph.graph.nodes):
@@ -164,7 +169,7 @@ def _convert_graph(
             graph.graph.erase_node(node)
             done[layer] = "frozen convolution"
         elif isinstance(layer, nn.BatchNorm2d):
-            done[layer] = _convert_norm(graph, node, layer, modules)
+            done[layer] = _convert_norm(graph, node, layer, modules, across)
     graph.recompile()
 
 
@@ -191,19 +196,23 @@ def _why_stock(layer: nn.Module, node: fx.Node, sparse: set[nn.Module]) -> str |
 
 
 def _convert_norm(
-    graph: fx.GraphModule, node: fx.Node, norm: nn.BatchNorm2d, modules: dict[str, nn.Module]
+    graph: fx.GraphModule,
+    node: fx.Node,
+    norm: nn.BatchNorm2d,
+    modules: dict[str, nn.Module],
+    across: "Processes | None",
 ) -> str:
     add = _only_user(node, _is_add)
     relu = _only_user(node if add is None else add, lambda user: _is_relu(user, modules))
     chain = [each for each in (node, add, relu) if each is not None]
     if relu is None or not _may_move(chain, modules):
-        _put(graph, node, f"lean_{node.name}", LeanNorm(norm, relu=False), node.args)
+        _put(graph, node, f"lean_{node.name}", LeanNorm(norm, False, across), node.args)
         graph.graph.erase_node(node)
         return "norm"
     inputs = list(node.args)
     if add is not None:
         inputs.append(next(each for each in add.args if each is not node))
-    _put(graph, relu, f"lean_{node.name}", LeanNorm(norm, relu=True), inputs)
+    _put(graph, relu, f"lean_{node.name}", LeanNorm(norm, True, across), inputs)
     for each in reversed(chain):
         graph.graph.erase_node(each)
     return "norm + relu" if add is None else "norm + add + relu"

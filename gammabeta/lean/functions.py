@@ -7,7 +7,7 @@ again where the ReLU was open; after an addition that is one bit a value.
 Images are (N, C, H, W) in channels_last memory; what a function gets in another layout it copies.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,9 @@ from torch.autograd.function import once_differentiable
 from gammabeta import passes
 from gammabeta.passes.edges import output_padding
 from gammabeta.passes.twin import exact
+
+if TYPE_CHECKING:
+    from gammabeta.processes import Processes
 
 
 class FrozenConvolution(torch.autograd.Function):
@@ -58,7 +61,9 @@ class NormAct(torch.autograd.Function):
     both optional. Keeps z, and one bit a value if it has a ReLU behind an addition.
 
     mean, var: (C,), the statistics to use; None: those of the batch, through which the gradient
-    then flows. Returns the output, (N, H, W, C), and the mean and biased variance that were used.
+    then flows. across: where the batch is shared out among processes, their sums (processes.py).
+    Returns the output, (N, H, W, C), the mean and biased variance that were used, and of how many
+    values they are; all processes must call forward and backward, in the same order.
     """
 
     @staticmethod
@@ -72,11 +77,15 @@ class NormAct(torch.autograd.Function):
         var: Tensor | None,
         eps: float,
         relu: bool,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        ctx.of_batch, ctx.dtype = mean is None, gamma.dtype
+        across: "Processes | None",
+    ) -> tuple[Tensor, Tensor, Tensor, int | Tensor]:
+        ctx.of_batch, ctx.dtype, ctx.across = mean is None, gamma.dtype, across
         z = _rows(z)
+        ctx.n = z.numel() // z.shape[-1]
         if mean is None or var is None:
             mean, var = passes.measure(z)
+            if across is not None:
+                mean, var, ctx.n = across.moments(mean, var, ctx.n)
         # A network in bf16 keeps even these in bf16; the passes want them exact.
         mean, var, gamma, beta = (exact(each) for each in (mean, var, gamma, beta))
         inv = torch.rsqrt(var + eps)
@@ -90,7 +99,7 @@ class NormAct(torch.autograd.Function):
             ctx.save_for_backward(z, mean, inv, s, t, bits)
         ctx.relu, ctx.joined = relu, joined
         ctx.mark_non_differentiable(mean, var)
-        return out, mean, var
+        return out, mean, var, ctx.n
 
     @staticmethod
     @once_differentiable
@@ -108,16 +117,21 @@ class NormAct(torch.autograd.Function):
             g = g if masked is None else masked
         dz: Tensor | None = None
         if want_z:
-            n = z.numel() // z.shape[-1] if ctx.of_batch else float("inf")
+            n = ctx.n if ctx.of_batch else float("inf")
+            k1, k2 = dbeta, dgamma
+            if ctx.of_batch and ctx.across is not None:  # what the others have depends on z too
+                both = torch.stack([dbeta, dgamma])
+                ctx.across.sum(both)
+                k1, k2 = both
             still_masked = t if ctx.relu and not ctx.joined else None
-            dz = passes.input_gradient(g, z, mean, inv, s, dbeta / n, dgamma / n, still_masked)
+            dz = passes.input_gradient(g, z, mean, inv, s, k1 / n, k2 / n, still_masked)
             dz = dz.permute(0, 3, 1, 2)
         return (
             dz,
             dgamma.to(ctx.dtype) if want_gamma else None,
             dbeta.to(ctx.dtype) if want_beta else None,
             g.permute(0, 3, 1, 2) if want_residual else None,
-            *[None] * 4,
+            *[None] * 5,
         )
 
 

@@ -1,13 +1,16 @@
 """What takes the place of a convolution or a BatchNorm in a converted network. They hold the stock
 layer, read its parameters and modes at each pass, and keep its running statistics."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gammabeta.lean.functions import FrozenConvolution, NormAct
+
+if TYPE_CHECKING:
+    from gammabeta.processes import Processes
 
 
 class LeanConv(nn.Module):
@@ -32,33 +35,35 @@ class LeanConv(nn.Module):
 
 
 class LeanNorm(nn.Module):
-    """BatchNorm2d, perhaps with a ReLU behind it, perhaps with an addition between the two."""
+    """BatchNorm2d, perhaps with a ReLU behind it, perhaps with an addition between the two.
+    across: the processes among which a batch is shared out, if it is."""
 
     norm: nn.BatchNorm2d
 
-    def __init__(self, norm: nn.BatchNorm2d, relu: bool) -> None:
+    def __init__(self, norm: nn.BatchNorm2d, relu: bool, across: "Processes | None" = None) -> None:
         super().__init__()
         self.__dict__["norm"] = norm
-        self.relu = relu
+        self.relu, self.across = relu, across
 
     def forward(self, z: Tensor, residual: Tensor | None = None) -> Tensor:
         norm = self.norm
         norm._check_input_dim(z)
         broadcasts = residual is not None and residual.shape != z.shape
         if z.numel() == 0 or broadcasts:  # nothing to measure, or not ours to fuse
-            out = norm(z) if z.numel() == 0 else LeanNorm(norm, relu=False)(z)
+            out = norm(z) if z.numel() == 0 else LeanNorm(norm, False, self.across)(z)
             out = out if residual is None else out + residual
             return F.relu(out) if self.relu else out
-        mean, var, follow = self._statistics(z)
-        out, mean, var = NormAct.apply(  # type: ignore[no-untyped-call]
-            z, norm.weight, norm.bias, residual, mean, var, norm.eps, self.relu
+        across = self.across if self.across is not None and self.across.together else None
+        mean, var, follow = self._statistics(z, alone=across is None)
+        out, mean, var, n = NormAct.apply(  # type: ignore[no-untyped-call]
+            z, norm.weight, norm.bias, residual, mean, var, norm.eps, self.relu, across
         )
         if follow:
-            self._follow(mean, var, z.numel() // z.shape[1])
+            self._follow(mean, var, n)
         # A view made here, not inside the function: torch lets it be changed in place.
         return out.permute(0, 3, 1, 2)  # type: ignore[no-any-return]
 
-    def _statistics(self, z: Tensor) -> tuple[Tensor | None, Tensor | None, bool]:
+    def _statistics(self, z: Tensor, alone: bool) -> tuple[Tensor | None, Tensor | None, bool]:
         """(mean, variance, do the running ones follow); None: those of the batch. This is what the
         hooks of ../statistics.py do to a stock layer."""
         norm = self.norm
@@ -66,7 +71,7 @@ class LeanNorm(nn.Module):
         policy = enforcer.policy if enforcer is not None else "track"
         of_batch = norm.running_mean is None or policy == "batch"
         if of_batch or (norm.training and policy == "track"):
-            if z.numel() == z.shape[1]:
+            if alone and z.numel() == z.shape[1]:
                 raise ValueError(f"Expected more than 1 value per channel, got {tuple(z.shape)}")
             return None, None, not of_batch
         assert norm.running_mean is not None
@@ -75,7 +80,7 @@ class LeanNorm(nn.Module):
         return norm.running_mean.clone(), norm.running_var.clone(), False
 
     @torch.no_grad()
-    def _follow(self, mean: Tensor, var: Tensor, n: int) -> None:
+    def _follow(self, mean: Tensor, var: Tensor, n: int | Tensor) -> None:
         norm = self.norm
         assert norm.running_mean is not None
         assert norm.running_var is not None
