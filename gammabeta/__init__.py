@@ -8,6 +8,7 @@ if "torch" not in sys.modules:
     # does anything else a step then takes up to thirty times as long. A shorter wait costs nothing.
     os.environ.setdefault("GOMP_SPINCOUNT", "100000")
 
+from gammabeta.delta import load_delta, load_network, save_delta
 from gammabeta.errors import GammabetaError, InputError, RunError
 from gammabeta.listen import progress
 from gammabeta.models import create_model
@@ -28,8 +29,11 @@ __all__ = [
     "__version__",
     "create_model",
     "grid",
+    "load_delta",
+    "load_network",
     "load_run",
     "progress",
+    "save_delta",
     "select",
     "sweep",
     "train",

@@ -9,20 +9,19 @@ the one before it. The same tensors give the same bytes, so two runs can be comp
 
 import contextlib
 import hashlib
-import json
 import math
 import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 import torch
 
 from gammabeta.disk import sync_folder, write_atomically, write_file, writing
 from gammabeta.errors import InputError
+from gammabeta.tensorfile import encode, read_header
 
 FORMAT = 1  # of the tensors' file, in its metadata
 KEPT = 2  # the newest, and one more in case the newest is damaged
@@ -151,30 +150,7 @@ def _sums(data: bytes) -> bytes:
 
 
 def _encode(run_id: str, epoch: int, tensors: Mapping[str, torch.Tensor]) -> bytes:
-    """The bytes of a safetensors file: eight of header length, a JSON header, the numbers."""
-    if "__metadata__" in tensors:
-        raise InputError("safetensors keeps the name __metadata__ for itself: rename that tensor")
-    # Own memory for each: views and tied tensors are refused by safetensors.
-    copies = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in tensors.items()
-    }
-    metadata = {"format": "pt", "gammabeta_format": str(FORMAT), "epoch": str(epoch), "run": run_id}
-    data = safetensors.torch.save(copies, metadata)
-    # safetensors writes the metadata in an order that differs between processes; with its keys
-    # sorted the same tensors always give the same file.
-    header, numbers = _header(data)
-    header["__metadata__"] = dict(sorted(metadata.items()))
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the numbers start at a multiple of eight
-    return len(text).to_bytes(8, "little") + text + data[numbers:]
-
-
-def _header(data: bytes) -> tuple[dict[str, Any], int]:
-    """The JSON header of a valid safetensors file, and where its numbers start."""
-    end = 8 + int.from_bytes(data[:8], "little")
-    header: dict[str, Any] = json.loads(data[8:end])
-    return header, end
+    return encode(tensors, {"gammabeta_format": str(FORMAT), "epoch": str(epoch), "run": run_id})
 
 
 def _read(path: Path, run_id: str, epoch: int) -> Checkpoint | str:
@@ -189,7 +165,7 @@ def _read(path: Path, run_id: str, epoch: int) -> Checkpoint | str:
         return "checksum"
     try:
         tensors = safetensors.torch.load(data)
-        metadata = _header(data)[0].get("__metadata__", {})
+        metadata = read_header(data)[0].get("__metadata__", {})
     except Exception:  # another program wrote it, and a reader may raise anything about it
         return "not safetensors"
     wanted = {"gammabeta_format": str(FORMAT), "run": run_id, "epoch": str(epoch)}

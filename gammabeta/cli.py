@@ -12,11 +12,23 @@ from typing import Any
 
 import gammabeta
 from gammabeta.arguments import Parser, with_source
-from gammabeta.commands import analyze, bench, demo, models, report, runs, sweep, train
+from gammabeta.commands import (
+    analyze,
+    bench,
+    delta,
+    demo,
+    models,
+    report,
+    run_info,
+    runs,
+    sweep,
+    train,
+)
 from gammabeta.environment import launched
 from gammabeta.errors import GammabetaError, InputError
 
-COMMANDS = (demo, train, sweep, runs, models, analyze, report, bench)  # in the order of --help
+# in the order of --help
+COMMANDS = (demo, train, sweep, runs, models, analyze, report, delta, run_info, bench)
 
 
 def main(arguments: list[str] | None = None) -> int:

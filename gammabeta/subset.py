@@ -291,15 +291,17 @@ def under(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
 
+def mark(tensor: Tensor) -> str:
+    """The first 16 hex digits of the sha256 of a tensor's type, shape and values."""
+    values = tensor.detach().cpu().contiguous()
+    head = f"{values.dtype} {tuple(values.shape)} ".encode()
+    raw = values.flatten().view(torch.uint8).numpy()
+    return hashlib.sha256(head + raw.tobytes()).hexdigest()[:16]
+
+
 def fingerprint(module: nn.Module) -> dict[str, str]:
-    """Parameter name -> the first 16 hex digits of the sha256 of its type, shape and values."""
-    marks = {}
-    for name, parameter in module.named_parameters():
-        values = parameter.detach().cpu().contiguous()
-        head = f"{values.dtype} {tuple(values.shape)} ".encode()
-        raw = values.flatten().view(torch.uint8).numpy()
-        marks[name] = hashlib.sha256(head + raw.tobytes()).hexdigest()[:16]
-    return marks
+    """Parameter name -> its `mark`."""
+    return {name: mark(parameter) for name, parameter in module.named_parameters()}
 
 
 def check_fingerprint(module: nn.Module, expected: Mapping[str, str]) -> None:

@@ -14,6 +14,7 @@ from gammabeta.models.imagenet_resnet import ImageNetResNet
 from gammabeta.models.initialise import initialise
 from gammabeta.models.report_resnet import ReportResNet20
 from gammabeta.names import parse_name
+from gammabeta.roles import find_output
 
 
 def create_model(
@@ -32,7 +33,18 @@ def create_model(
     """
     model = architecture(name, num_classes).to_empty(device="cpu")
     initialise(model, weight_init, norm_init, bias_init, seed)
+    # A plain attribute, no buffer: a delta of this network can be rebuilt from the seed alone.
+    model.__dict__["gammabeta_recipe"] = {
+        "name": name, "num_classes": _classes(model),
+        "weight_init": weight_init, "norm_init": norm_init, "bias_init": bias_init, "seed": seed,
+    }  # fmt: skip
     return model
+
+
+def _classes(model: nn.Module) -> int:
+    classifier = model.get_submodule(find_output(model) or "")
+    assert isinstance(classifier, nn.Linear)
+    return classifier.out_features
 
 
 def architecture(name: str, num_classes: int | None = None) -> nn.Module:
