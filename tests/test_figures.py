@@ -135,7 +135,7 @@ def test_rates_and_epochs(store):
 
 def test_gammas_are_drawn_from_the_checkpoints(store):
     found = drawings(view_of(store, "gammas"))
-    assert [drawing.key for drawing in found] == ["", "small"]
+    assert [drawing.key for drawing in found] == ["", "small", "layers"]
     line = lines_of(found[1].draw(WIDE))["bn (n = 3)"]
     assert line[1][0] == 0.5  # one of two gammas is zero
 
@@ -166,8 +166,8 @@ def test_files_are_written_with_the_numbers_behind_them(store, tmp_path):
     assert told["points"][0]["published"] == pytest.approx(0.481)
     before = [file.read_bytes() for file in files]
     assert [file.read_bytes() for file in write_figures(view, folder)] == before
-    assert [file.name for file in write_figures(view_of(store, "gammas"), folder)][3:] == [
-        "gammas-small.svg", "gammas-small.pdf"
+    assert [file.name for file in write_figures(view_of(store, "gammas"), folder)][3::2] == [
+        "gammas-small.svg", "gammas-layers.svg"
     ]  # fmt: skip
 
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from gammabeta.analysis import Spread
-from gammabeta.curves import GammaPool, curves, gamma_pools
-from gammabeta.figures.gammas import gamma_histogram, small_gamma_shares
+from gammabeta.curves import curves
 from gammabeta.figures.house import WIDE
 from gammabeta.figures.lines import Line, over_names, over_numbers
 from gammabeta.figures.looks import Style, numbered, styles
 from gammabeta.figures.series import are_subsets, batchnorm_values, series
 from gammabeta.figures.subsets import learning_curves
+from gammabeta.figures.thresholds import threshold_drawings
 from gammabeta.names import parse_name, readable
 from gammabeta.paper.points import Point, View
 from gammabeta.paper.published import PUBLISHED_CURVES, PUBLISHED_IMAGENET_TOP5
@@ -39,7 +39,7 @@ def drawings(view: View) -> list[Drawing]:
     if axis == "epochs":
         return _curves(view)
     if axis == "threshold":
-        return _gammas(view) if view.experiment.name == "gammas" else []
+        return [Drawing(*each) for each in threshold_drawings(view, chance_of(view))]
     if not axis:
         return []
     found = [Drawing("", "Test accuracy", functools.partial(_lines, view, "accuracy"))]
@@ -155,36 +155,6 @@ def _curves(view: View) -> list[Drawing]:
         )  # fmt: skip
 
     return [Drawing("", "Test accuracy over the epochs", draw)]
-
-
-def _gammas(view: View) -> list[Drawing]:
-    """The distribution and the share of small gammas, of the smallest and the largest network."""
-    pools = {model: each for model, each in pools_by_network(view).items() if each}
-    found: list[Drawing] = []
-    for model in dict.fromkeys([*list(pools)[:1], *list(pools)[-1:]]):
-        first, name = not found, readable(model)
-        look = styles(pool.trainable for pool in pools[model])
-        histogram = functools.partial(_at_width, gamma_histogram, pools[model], look)
-        shares = functools.partial(_at_width, small_gamma_shares, pools[model], look)
-        suffix = "" if first else f"{model}-"
-        found.append(Drawing(suffix.rstrip("-"), f"Gamma after training, {name}", histogram))
-        found.append(Drawing(f"{suffix}small", f"Small gammas, {name}", shares))
-    return found
-
-
-def pools_by_network(view: View) -> dict[str, list[GammaPool]]:
-    """The gammas of finished runs by network, a pool a subset."""
-    models = dict.fromkeys(point.spec.model for point in view.done)
-    return {
-        model: gamma_pools([run for run in view.runs if run.spec["model"] == model])
-        for model in models
-    }
-
-
-def _at_width(
-    draw: Callable[..., Figure], pools: Sequence[GammaPool], look: dict[str, Style], width: float
-) -> Figure:
-    return draw(pools, look, width=width)
 
 
 def chance_of(view: View) -> float | None:

@@ -25,9 +25,11 @@ _BINS = 81  # odd, so that zero is the middle of a bin and a peak there is not s
 
 
 def gamma_histogram(
-    pools: Sequence[GammaPool], look: Mapping[str, Style], *, width: float = WIDE
-) -> Figure:
-    """Density of gamma for each subset, all over the same bins, each with an area of 1."""
+    pools: Sequence[GammaPool], look: Mapping[str, Style], *, width: float = WIDE,
+    name: str = "gamma",
+) -> Figure:  # fmt: skip
+    """Density of gamma for each subset, all over the same bins, each with an area of 1. name: what
+    the values are."""
     with house_style():
         figure, axes = new_figure(width, 3.3)
         edges = histogram_edges([pool.values for pool in pools])
@@ -41,7 +43,7 @@ def gamma_histogram(
         axes.set_ylim(bottom=0)
         axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.yaxis.set_major_locator(MaxNLocator(4))
-        axes.set_xlabel("gamma after training")
+        axes.set_xlabel(f"{name} after training")
         title_above(axes, "density")
         legend_above(figure, width)
         return figure

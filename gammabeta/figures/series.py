@@ -6,6 +6,8 @@ from gammabeta.spec import RunSpec, differing
 
 DEEPER, WIDER = "deeper", "wider"
 _DEFAULT = RunSpec()
+# What goes along an axis that is no field of RunSpec
+_ALONG = {"parameters": ("trainable",), "threshold": ("model",), "epochs": ("model",)}
 
 
 def series(view: View) -> dict[str, list[Point]]:
@@ -34,7 +36,7 @@ def is_deep_against_wide(view: View) -> bool:
 def _telling(view: View) -> list[str]:
     """The fields that tell lines apart."""
     axis = view.experiment.axis
-    along = {"parameters": ("trainable",)}.get(axis, (axis,))
+    along = _ALONG.get(axis, (axis,))
     return [name for name in differing([p.spec for p in view.points]) if name not in along]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from gammabeta.analysis import Spread
-from gammabeta.figures.drawings import pools_by_network
+from gammabeta.figures.measured import by_network, clamped, pools_by_network, quiet
 from gammabeta.figures.series import DEEPER, WIDER, series
 from gammabeta.gammas import small_share
 from gammabeta.names import readable
@@ -231,12 +231,11 @@ def _lr(view: View) -> str | None:
 def _gammas(view: View) -> str | None:
     told = []
     for model, pools in pools_by_network(view).items():
-        if pools:
-            parts = [
-                f"{percent(small_share(pool.values))} under {pool.trainable} (n = {pool.n})"
-                for pool in pools
-            ]
-            told.append(f"on {readable(model)} {' and '.join(parts)}")
+        parts = [
+            f"{percent(small_share(pool.values))} under {pool.trainable} (n = {pool.n})"
+            for pool in pools
+        ]
+        told.append(f"on {readable(model)} {' and '.join(parts)}")
     if not told:
         return None
     small = PUBLISHED_SMALL_GAMMAS
@@ -244,6 +243,36 @@ def _gammas(view: View) -> str | None:
         f"Of all gammas, these end below 0.01 in size: {'; '.join(told)}. A third party quotes "
         f"{percent(small['bn'])} and {percent(small['all'])} from the paper, naming no network."
     )
+
+
+def _clamp(view: View) -> str | None:
+    """What clamping at the paper's threshold costs, beside clamping as many random gammas."""
+    told = []
+    for point in view.done:
+        found = clamped(point)
+        if found is not None:
+            told.append(
+                f"On {_network(point)} under {point.spec.trainable}, {percent(found.share)} of "
+                f"gammas are below 0.01; without them accuracy goes from {percent(found.before)} "
+                f"to {percent(found.after)}, without as many random ones to "
+                f"{percent(found.random)} (n = {found.n}, {found.images:,} test images)."
+            )
+    return " ".join(told) or None
+
+
+def _activity(view: View) -> str | None:
+    told = []
+    for model, points in by_network(view.done).items():
+        known = [(point, each) for point in points if (each := quiet(point))]
+        if known:
+            parts = [
+                f"{percent(each.mostly_off)} under {point.spec.trainable} (n = {each.n})"
+                for point, each in known
+            ]
+            told.append(f"on {readable(model)} {' and '.join(parts)}")
+    if not told:
+        return None
+    return f"Off on more than 99 % of their inputs are these shares of features: {'; '.join(told)}."
 
 
 def _done(view: View, line: str) -> list[Point]:
@@ -298,6 +327,8 @@ _ANSWERS: dict[str, Callable[[View], str | None]] = {
     "curves": _curves,
     "lr": _lr,
     "gammas": _gammas,
+    "clamp": _clamp,
+    "activity": _activity,
     "cifar100": _depth,
     "imagenet": _depth,
 }

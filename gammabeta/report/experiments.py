@@ -17,6 +17,7 @@ from gammabeta.report.settings import (
     count_of_missing,
     headline,
     line_name,
+    measured_columns,
     missing,
     published_source,
     setting,
@@ -40,6 +41,7 @@ class ShownView:
     line: str
     axis: str
     has: dict[str, bool]
+    measured: list[tuple[str, dict[str, str]]]
     missing: list[str]
     sources: list[tuple[str, list[str]]]
     recipe: list[tuple[str, str]]
@@ -112,9 +114,11 @@ def _shown(view: View, answer: str, rows: Mapping[Path, RunRow], *, alone: bool)
         line=line_name(view),
         axis=axis_name(view),
         has={
-            "published": any(point.published is not None for point in done),
+            "published": experiment.axis != "threshold"
+            and any(point.published is not None for point in done),
             "top5": any(point.top5 for point in done),
         },
+        measured=measured_columns(view),
         missing=missing(view),
         sources=[
             ("Published", [published_source(view)]),

@@ -5,8 +5,10 @@ from typing import Any
 
 from gammabeta.analysis import counted, plain, run_rows
 from gammabeta.curves import GammaPool
-from gammabeta.figures.drawings import chance_of, pools_by_network
+from gammabeta.figures.drawings import chance_of
+from gammabeta.figures.measured import clamped, pools_by_network, quiet
 from gammabeta.figures.series import are_subsets, is_deep_against_wide, series
+from gammabeta.gammas import small_share
 from gammabeta.names import readable
 from gammabeta.paper.points import STAND_INS, Point, View
 from gammabeta.sentences import caption_gammas, caption_small, percent, reason
@@ -127,8 +129,8 @@ def common_recipe(view: View) -> list[tuple[str, str]]:
 
 def caption(view: View, key: str) -> str:
     """What a figure of a view shows and how to read it."""
-    if view.experiment.name == "gammas":
-        return _caption_gammas(view, key)
+    if view.experiment.axis == "threshold":
+        return _caption_measured(view, key)
     text = view.experiment.caption
     n = max((len(point.runs) for point in view.done), default=0)
     if n > 1:
@@ -143,18 +145,49 @@ def caption(view: View, key: str) -> str:
     return text + (f" Dotted: guessing, {percent(chance)}." if chance and key != "top5" else "")
 
 
-def _caption_gammas(view: View, key: str) -> str:
-    pools = _pools(view, key)
-    if "small" in key:
-        return caption_small(pools, view.points[0].spec.norm_init == "uniform")
-    return caption_gammas(pools)
+def _caption_measured(view: View, key: str) -> str:
+    """Of a figure of what was measured on finished runs."""
+    if view.experiment.name == "gammas" and "layers" not in key:
+        pools = _pools(view, key, "beta" if "beta" in key else "gamma")
+        if "small" in key:
+            return caption_small(pools, view.points[0].spec.norm_init == "uniform")
+        if "beta" not in key:
+            return caption_gammas(pools)
+        counts = " and ".join(f"{pool.values.size:,} under {pool.trainable}" for pool in pools)
+        return f"The values of beta after training, all layers and seeds together: {counts}."
+    text = view.experiment.caption
+    if view.experiment.name == "gammas":
+        text = "The share of gammas below 0.01 in size, layer by layer."
+    return f"{text} Lines are means over n runs, bands reach from the lowest to the highest."
 
 
-def _pools(view: View, key: str) -> list[GammaPool]:
+def _pools(view: View, key: str, kind: str) -> list[GammaPool]:
     """Those that a drawing shows; its key begins with the network but for the first."""
-    found = {model: pools for model, pools in pools_by_network(view).items() if pools}
+    found = pools_by_network(view, kind)
     return next((each for model, each in found.items() if key.startswith(model)),
                 next(iter(found.values())))  # fmt: skip
+
+
+def measured_columns(view: View) -> list[tuple[str, dict[str, str]]]:
+    """Further columns of the table, for what was measured: (heading, {id of the spec: text})."""
+    columns: dict[str, dict[str, str]] = {}
+
+    def put(point: Point, heading: str, value: float) -> None:
+        columns.setdefault(heading, {})[point.spec.id] = percent(value)
+
+    small = pools_by_network(view) if view.experiment.name == "gammas" else {}
+    for point in view.done:
+        for pool in small.get(point.spec.model, []):
+            if pool.trainable == point.spec.trainable:
+                put(point, "Small gammas", small_share(pool.values))
+        if view.experiment.name == "clamp" and (cut := clamped(point)):
+            put(point, "Small gammas", cut.share)
+            put(point, "Accuracy without them", cut.after)
+            put(point, "Without as many random ones", cut.random)
+        if view.experiment.name == "activity" and (off := quiet(point)):
+            put(point, "Mostly off", off.mostly_off)
+            put(point, "Off on all inputs", off.dead)
+    return list(columns.items())
 
 
 def table_rows(view: View) -> list[dict[str, Any]]:

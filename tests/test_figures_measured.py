@@ -1,0 +1,127 @@
+"""Figures, sentences and columns of what was measured on finished runs, from probe files."""
+
+import numpy as np
+import pytest
+from stores import write_point
+
+from gammabeta import RunSpec
+from gammabeta.figures import WIDE, drawings
+from gammabeta.figures.measured import clamped, pools_by_network, quiet
+from gammabeta.paper import experiments
+from gammabeta.paper.points import views
+from gammabeta.report.answers import answer
+from gammabeta.report.settings import caption, measured_columns
+from gammabeta.store import list_runs
+
+THRESHOLDS = [0.0, 0.01, 0.1]
+
+
+def clamp_probe(accuracies, random):
+    points = [
+        {"threshold": t, "share": share, "test_accuracy": accuracy, "random": row}
+        for t, share, accuracy, row in zip(
+            THRESHOLDS, (0.0, 0.25, 0.5), accuracies, random, strict=True
+        )
+    ]
+    return {"points": points, "made_from": {"images": 1000}}
+
+
+def activity_probe(*off):
+    """Two ReLUs of four features, each looked at 200 times."""
+    layers = [
+        {"name": f"relu{n}", "inputs": 200, "off": list(counts), "low": [0.0] * 4,
+         "high": [1.0] * 4, "mostly_off": sum(each > 198 for each in counts),
+         "dead": sum(each == 200 for each in counts), "constant": 0}
+        for n, counts in enumerate(off)
+    ]  # fmt: skip
+    return {"layers": layers}
+
+
+def gammas_probe(first, second, beta):
+    layers = [
+        {"name": "bn", "gamma": {"values": first}, "beta": {"values": beta}},
+        {"name": "blocks.0.bn1", "gamma": {"values": second}, "beta": None},
+    ]
+    return {"layers": layers, "asked": {"thresholds": [0.01]}, "shares": [0.5]}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Two seeds of bn, one of all, with probes; the gammas of `all` only in its checkpoint."""
+    root = tmp_path_factory.mktemp("runs")
+    for seed, shift in ((0, 0.0), (1, 0.02)):
+        run = write_point(root, RunSpec(seed=seed), 0.48, gammas=(1.0,))
+        accuracies = [0.5 + shift, 0.49 + shift, 0.2]
+        run.write_probe("clamp", clamp_probe(accuracies, [[0.5, 0.5], [0.1, 0.3], [0.1, 0.1]]))
+        run.write_probe("activity", activity_probe((200, 199, 0, 0), (0, 0, 0, 200 * seed)))
+        run.write_probe("gammas", gammas_probe([0.0, 0.5], [0.001, 0.002], [0.3, 0.4]))
+    run = write_point(root, RunSpec(trainable="all"), 0.9, trained=175_258, gammas=(0.5, 0.0, 1.0))
+    run.write_probe("clamp", clamp_probe([0.9, 0.9, 0.8], [[0.9, 0.9], [0.7, 0.7], [0.5, 0.5]]))
+    return root
+
+
+def view_of(store, name):
+    (view,) = views(experiments()[name], list_runs(store))
+    return view
+
+
+def lines_of(figure):
+    return {line.get_label(): line.get_ydata() for line in figure.axes[0].lines}
+
+
+def test_clamping_is_drawn_beside_random_clamping(store):
+    (drawing,) = drawings(view_of(store, "clamp"))
+    figure = drawing.draw(WIDE)
+    lines = lines_of(figure)
+    assert list(lines["bn, small gammas (n = 2)"]) == pytest.approx([0.51, 0.5, 0.2])
+    assert list(lines["bn, as many random ones (n = 2)"]) == pytest.approx([0.5, 0.2, 0.1])
+    assert list(lines["all, small gammas (n = 1)"]) == pytest.approx([0.9, 0.9, 0.8])
+    ticks = [text.get_text() for text in figure.axes[0].get_xticklabels()]
+    assert ticks == ["0", "0.01", "0.1"]
+    assert "ResNet-14" in drawing.title
+
+
+def test_the_answer_on_clamping_is_at_the_papers_threshold(store):
+    view = view_of(store, "clamp")
+    text = answer(view).replace("\u202f", " ")
+    assert text.startswith(
+        "On ResNet-14 under bn, 25.0 % of gammas are below 0.01; without them accuracy goes from "
+        "51.0 % to 50.0 %, without as many random ones to 20.0 % (n = 2, 1,000 test images)."
+    )
+    bn = view.done[0]
+    assert clamped(bn).after == pytest.approx(0.5)
+    assert dict(measured_columns(view))["Accuracy without them"][bn.spec.id] == "50.0\u202f%"
+
+
+def test_features_that_are_off_are_told_by_layer(store):
+    view = view_of(store, "activity")
+    (drawing,) = drawings(view)
+    (line,) = drawing.draw(WIDE).axes[0].lines
+    assert line.get_label() == "bn (n = 2)"  # of `all` nothing was measured
+    assert list(line.get_ydata()) == pytest.approx([0.5, 0.125])
+    assert quiet(view.done[0]) == pytest.approx((5 / 16, 3 / 16, 2))
+    assert "on ResNet-14 31.2\u202f% under bn (n = 2)" in answer(view)
+
+
+def test_gammas_come_from_the_probe_or_else_from_the_checkpoint(store):
+    view = view_of(store, "gammas")
+    pools = {pool.trainable: pool for pool in pools_by_network(view)["cifar_resnet_14"]}
+    expected = [0.0, 0.0, 0.001, 0.001, 0.002, 0.002, 0.5, 0.5]
+    assert sorted(pools["bn"].values.tolist()) == pytest.approx(expected)
+    assert np.array_equal(np.sort(pools["all"].values), np.array([0.0, 0.5, 1.0], "f4"))
+    found = {drawing.key: drawing for drawing in drawings(view)}
+    assert list(found) == ["", "small", "layers", "beta"]
+    layers = lines_of(found["layers"].draw(WIDE))
+    assert list(layers["bn (n = 2)"]) == [0.5, 1.0]
+    assert list(layers["all (n = 1)"]) == pytest.approx([1 / 3])
+    assert found["beta"].draw(WIDE).axes[0].get_xlabel() == "beta after training"
+    assert "4 under bn" in caption(view, "beta")
+    assert "layer by layer" in caption(view, "layers")
+
+
+def test_without_probes_there_is_no_answer(store, tmp_path):
+    write_point(tmp_path, RunSpec(), 0.48)
+    for name in ("clamp", "activity", "gammas"):
+        view = view_of(tmp_path, name)
+        assert drawings(view) == []
+        assert answer(view) is None
