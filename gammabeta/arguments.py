@@ -22,7 +22,7 @@ from gammabeta.spec import RunSpec
 
 FIELDS = tuple(item.name for item in fields(RunSpec))
 # Arguments of `train` and `sweep`; the defaults are theirs.
-_EXECUTION = ("runs", "data_dir", "engine", "device", "in_step")
+_EXECUTION = ("runs", "data_dir", "engine", "device", "in_step", "jobs")
 # Of `data.Reading`, which `train` and `sweep` take as "reading".
 _READING = ("workers", "skip_broken", "image_store")
 _ON_OFF = ("nesterov", "flip")

@@ -19,6 +19,7 @@ from gammabeta.commands import (
     demo,
     models,
     report,
+    reproduce,
     run_info,
     runs,
     sweep,
@@ -27,8 +28,8 @@ from gammabeta.commands import (
 from gammabeta.environment import launched
 from gammabeta.errors import GammabetaError, InputError
 
-# in the order of --help
-COMMANDS = (demo, train, sweep, runs, models, analyze, report, delta, run_info, bench)
+# In the order of --help.
+COMMANDS = (demo, train, sweep, reproduce, runs, models, analyze, report, delta, run_info, bench)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 import torch
 
+from gammabeta.engine import fast_precision
 from gammabeta.spec import RunSpec
 
 SUBSETS = ("none", "output", "random:2", "beta", "gamma", "bn", "bn+output", "all")
@@ -17,12 +18,7 @@ def demo_specs() -> list[RunSpec]:
             data="digits",
             epochs=EPOCHS,
             batch_size=32,  # many small steps learn more from 4,000 images than few large ones
-            precision=_fast_precision(),
+            precision=fast_precision(torch.device("cpu")),
         )
         for subset in SUBSETS
     ]
-
-
-def _fast_precision() -> str:
-    """bf16 where the processor computes in it (twice as fast), else fp32 (emulation is slow)."""
-    return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"

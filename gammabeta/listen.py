@@ -20,7 +20,7 @@ from gammabeta.display import (
     spec_values,
     subset_table,
 )
-from gammabeta.run import Event, Start
+from gammabeta.run import Ended, Event, Start
 from gammabeta.spec import RunSpec, differing
 from gammabeta.train import Epoch, Step
 
@@ -45,6 +45,7 @@ class TrainDisplay:
         self.records: list[dict[str, Any]] = []  # of the last epoch, one a member
         self.began = self.printed = time.perf_counter()
         self.work_began = False
+        self.seen: set[str] = set()  # ids of runs whose Start was heard
         self.skipped = 0.0  # share of all the work that was there already
 
     def __enter__(self) -> "TrainDisplay":
@@ -68,12 +69,24 @@ class TrainDisplay:
             self._start(event)
         elif isinstance(event, Step):
             self._step(event)
+        elif isinstance(event, Ended):
+            self._end(event)
         else:
             if self.records and self.records[0]["epoch"] != event.record["epoch"]:
                 self.records = []
             self.records.append(event.record)
 
+    def _end(self, event: Ended) -> None:
+        """A failure is said at once; a run that ended well, if it began out of our sight."""
+        spec = event.spec
+        what = f"run {spec.id}, {spec.model}, {spec.trainable}, seed {spec.seed}"
+        if event.error is not None:
+            self.console.print(f"{what}: failed: {event.error}")
+        elif spec.id not in self.seen:
+            self.console.print(f"{what}: done")
+
     def _start(self, event: Start) -> None:
+        self.seen.add(event.run.id)
         if event.run.spec == event.team[0]:
             self.behind += self.members
             self.members, self.records = event.members, []

@@ -53,7 +53,15 @@ class Start:
         return len(self.team)
 
 
-Event = Start | Step | Epoch
+@dataclass(frozen=True)
+class Ended:
+    """A run of many is over: `error` says why it failed, in one line, or is None."""
+
+    spec: RunSpec
+    error: str | None
+
+
+Event = Start | Step | Epoch | Ended
 
 
 def train(

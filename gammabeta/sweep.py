@@ -7,7 +7,10 @@ what it would be alone, up to rounding. Runs that cannot be members are trained 
 import functools
 import itertools
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ from gammabeta.engine.fused import OWN, FusedEngine
 from gammabeta.errors import GammabetaError, InputError, RunError, about
 from gammabeta.fused.plan import make_plan
 from gammabeta.models import architecture
-from gammabeta.run import Event, Run, load_run, train_team, waiting
+from gammabeta.run import Ended, Event, Run, load_run, train_team, waiting
 from gammabeta.spec import RunSpec, check_specs
 
 IN_STEP = 32  # members of a team, at most
@@ -94,32 +97,83 @@ def sweep(
     engine: str = "auto",
     device: str = "auto",
     in_step: int = IN_STEP,
+    jobs: int = 1,
     listen: Callable[[Event], None] = lambda event: None,
 ) -> list[Run]:
     """Train many runs, in `teams` where they allow it. Otherwise as `train`: what has finished is
     not trained again, what was stopped goes on.
 
+    jobs: teams that train at once, in processes that share the processor's threads; of those,
+    `listen` hears only that a run has Ended.
     Raises InputError before anything is created. A run that fails does not stop the others: what
-    failed, and why, is one RunError at the end.
+    failed, and why, is said as it happens (Ended), and is one RunError at the end.
     """
     check_specs(specs, "sweep")
+    if jobs < 1:
+        raise InputError(f"jobs is {jobs}: write 1 or more", "jobs")
     left = waiting(specs, runs)
     planned = teams(left, engine=engine, device=device, in_step=in_step)
     loaded: dict[str, Dataset] = {}
     for spec in _distinct(left):
         check(spec, load_data(spec, data_dir, loaded, reading))
+    each_of = {spec.id: spec for spec in left}
     errors: dict[str, Exception] = {}
-    for team in planned:
-        try:
-            errors |= train_team(
-                team, runs, data_dir=data_dir, reading=reading, engine=engine, device=device,
-                listen=listen, loaded=loaded,
-            )  # fmt: skip
-        except (RuntimeError, MemoryError) as error:  # before the first step: of the whole team
-            errors |= {spec.id: error for spec in waiting(team, runs)}
+    how = {"data_dir": data_dir, "reading": reading, "engine": engine, "device": device}
+    if jobs > 1 and len(planned) > 1:
+        finished = _in_processes(planned, runs, how, min(jobs, len(planned)))
+    else:
+        finished = ((team, _train(team, runs, how, listen, loaded)) for team in planned)
+    for team, failed in finished:
+        errors |= failed
+        for spec in team:
+            listen(Ended(each_of[spec.id], _reason(failed[spec.id]) if spec.id in failed else None))
     if errors:
         raise RunError(_failures(errors, len(left))) from next(iter(errors.values()))
     return [load_run(Path(runs) / spec.id) for spec in specs]
+
+
+def _train(
+    team: Sequence[RunSpec], runs: str | Path, how: Mapping[str, Any],
+    listen: Callable[[Event], None], loaded: dict[str, Dataset] | None,
+) -> dict[str, Exception]:  # fmt: skip
+    """Train one team; what failed, by id."""
+    try:
+        return train_team(team, runs, **how, listen=listen, loaded=loaded)
+    except (RuntimeError, MemoryError) as error:  # before the first step: of the whole team
+        return {spec.id: error for spec in waiting(team, runs)}
+
+
+def _in_processes(
+    planned: Sequence[Sequence[RunSpec]], runs: str | Path, how: Mapping[str, Any], jobs: int
+) -> Iterator[tuple[Sequence[RunSpec], dict[str, Exception]]]:
+    """Train teams in `jobs` processes, and give each when it is over. Ctrl-C ends them all."""
+    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+    threads = max(1, torch.get_num_threads() // jobs)
+    pool = ProcessPoolExecutor(
+        jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(threads,)
+    )
+    try:
+        futures = {pool.submit(_alone, team, runs, dict(how)): team for team in planned}
+        for future in as_completed(futures):
+            team = futures[future]
+            try:
+                failed: dict[str, Exception] = {
+                    name: RunError(reason) for name, reason in future.result().items()
+                }
+            except BrokenProcessPool:
+                died = RunError(
+                    "its process was killed, perhaps for want of memory: try fewer jobs"
+                )
+                failed = {spec.id: died for spec in waiting(team, runs)}
+            yield team, failed
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _alone(team: Sequence[RunSpec], runs: str | Path, how: dict[str, Any]) -> dict[str, str]:
+    """In a process of its own: `_train`, with reasons as text."""
+    failed = _train(team, runs, how, lambda event: None, None)
+    return {name: _reason(error) for name, error in failed.items()}
 
 
 def check_networks(specs: Sequence[RunSpec]) -> None:
@@ -160,9 +214,10 @@ def _failures(errors: Mapping[str, Exception], count: int) -> str:
     """One line; runs that failed for the same reason are named together."""
     reasons: dict[str, list[str]] = {}
     for name, error in errors.items():
-        text = (
-            str(error) if isinstance(error, GammabetaError) else f"{type(error).__name__}: {error}"
-        )
-        reasons.setdefault(text, []).append(name)
+        reasons.setdefault(_reason(error), []).append(name)
     told = "; ".join(f"{', '.join(names)} ({reason})" for reason, names in reasons.items())
     return f"{len(errors)} of {count} runs failed: {told}"
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, GammabetaError) else f"{type(error).__name__}: {error}"

@@ -20,9 +20,9 @@ LEVELS = {
     "train": 4, "build": 4,
     "trained": 4.5,
     "run": 5,
-    "analysis": 6, "curves": 6.1, "bench": 6, "probe": 6, "sweep": 6,
+    "analysis": 6, "bench": 6, "cost": 6, "curves": 6.1, "probe": 6, "sweep": 6,
     "demo": 7, "paper": 7,
-    "figures": 8, "sentences": 8, "report": 8.1,
+    "figures": 8, "sentences": 8, "report": 8.1, "reproduce": 8.2,
     "display": 8.5, "listen": 8.6, "arguments": 8.7, "commands": 8.9, "cli": 9, "__main__": 10,
 }  # fmt: skip
 ROOT = Path(gammabeta.__file__).parent

@@ -99,9 +99,9 @@ def collect(
 
 
 @functools.cache  # experiments share points, and a checked spec takes its time
-def recipe(point: RunSpec, scale: Scale, precision: str, data: str | None) -> RunSpec:
-    """What is run for a point."""
-    spec = scale.apply(point).replace(precision=precision)
+def recipe(spec: RunSpec, precision: str, data: str | None = None) -> RunSpec:
+    """What is run for a spec of `Experiment.at`."""
+    spec = spec.replace(precision=precision)
     return spec if data is None else spec.replace(data=data)
 
 
@@ -111,7 +111,7 @@ def _view(
 ) -> View:  # fmt: skip
     points = tuple(
         _point(
-            recipe(point, scale, precision, data),
+            recipe(scale.apply(point), precision, data),
             published_accuracy(point) if data is None else None,
             index,
         )
@@ -167,7 +167,7 @@ def table(points: Sequence[Point]) -> list[dict[str, object]]:
         {
             "model": point.spec.model,
             "trainable": point.spec.trainable,
-            **{key: value for key, value in point.spec.chosen().items() if key in _SHOWN},
+            **{key: value for key, value in point.spec.chosen().items() if key in SHOWN},
             "trained": point.trained,
             "n": len(point.runs),
             "mean": point.accuracy.mean if point.accuracy else None,
@@ -181,4 +181,4 @@ def table(points: Sequence[Point]) -> list[dict[str, object]]:
     ]
 
 
-_SHOWN = ("lr", "norm_init", "weight_init", "optimizer", "schedule", "batch_size", "statistics")
+SHOWN = ("lr", "norm_init", "weight_init", "optimizer", "schedule", "batch_size", "statistics")

@@ -1,0 +1,197 @@
+"""`gammabeta reproduce`: a table or figure of the paper, from its runs to its picture."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from gammabeta.arguments import (
+    add_command,
+    add_execution,
+    execution,
+    finish,
+    reader,
+    runs_folder,
+)
+from gammabeta.errors import InputError, RunError
+
+
+def add(commands: Any) -> None:
+    text = "make tables and figures of the paper: their runs, as far as they are missing, and more"
+    parser = add_command(commands, "reproduce", _reproduce, text)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="experiments, see --list")
+    parser.add_argument("--list", action="store_true", help="list all experiments, run nothing")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan, run nothing")
+    parser.add_argument(
+        "--scale", default="paper",
+        help="paper: the published recipe (default); short: 16 epochs; smoke: a few batches",
+    )  # fmt: skip
+    parser.add_argument("--networks", metavar="A,B", help="only these networks")
+    parser.add_argument("--subsets", metavar="A,B", help="only these subsets")
+    parser.add_argument(
+        "--replicates", type=reader("seed"), metavar="N", help="seeds a point, from 0 (the scale's)"
+    )
+    parser.add_argument("--precision", help="fp32 or bf16 (bf16 where the device computes in it)")
+    parser.add_argument("--data", help="another data set, as digits or synthetic, to try")
+    parser.add_argument(
+        "--data-dir", default=argparse.SUPPRESS, metavar="DIR",
+        help="where the data set's files are (default: $GAMMABETA_DATA)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--jobs", type=reader("seed"), default=argparse.SUPPRESS, metavar="N",
+        help="runs that train at once, in processes of their own (1)",
+    )  # fmt: skip
+    add_execution(parser)
+    parser.add_argument(
+        "--out", default="reproduced", metavar="DIR", help="the figures and tables (reproduced)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    finish(parser)
+
+
+def _reproduce(options: argparse.Namespace) -> None:
+    from gammabeta import reproduce
+
+    if not options.names and not options.list:
+        raise InputError("which experiment? write its name; gammabeta reproduce --list has them")
+    plans = reproduce.plan(
+        reproduce.choose_experiments(options.names),
+        runs_folder(options),
+        scale=options.scale,
+        precision=options.precision,
+        data=options.data,
+        replicates=options.replicates,
+        networks=_split(options.networks),
+        subsets=_split(options.subsets),
+        **{key: each for key, each in execution(options).items() if key in ("engine", "device")},
+    )
+    if options.list or options.dry_run:
+        _print_plans(plans, options.json, with_runs=options.dry_run)
+        return
+    _run(options, plans)
+
+
+def _run(options: argparse.Namespace, plans: list[Any]) -> None:
+    from gammabeta import reproduce
+    from gammabeta.listen import TrainDisplay
+
+    runs, out = runs_folder(options), Path(options.out)
+    reproduce.check_out(out)
+    how = {key: each for key, each in execution(options).items() if key != "runs"}
+    failure = None
+    with TrainDisplay(sum(len(each.left) for each in plans)) as display:
+        try:
+            reproduce.reproduce(plans, runs, **how, listen=display)
+        except RunError as error:  # what went well is shown before it
+            failure = error
+    views = [reproduce.view(each, runs) for each in plans]
+    written = reproduce.write(views, out, data_dir=how.get("data_dir"),
+                              device=how.get("device", "auto"),
+                              say=lambda line: print(line, file=sys.stderr))  # fmt: skip
+    _print_views(views, written, options.json)
+    if failure is not None:
+        raise failure
+
+
+def _print_plans(plans: list[Any], as_json: bool, with_runs: bool) -> None:
+    from gammabeta.display import duration, make_console
+
+    if as_json:
+        print(json.dumps([_plan_dict(each, with_runs) for each in plans], indent=1))
+        return
+    first = plans[0]
+    print(f"scale {first.scale.name} ({first.scale.summary}), {first.precision}")
+    table = Table(box=None, pad_edge=False)
+    for title in ("name", "runs", "done", "still needs", "measured", "question"):
+        right = title in ("runs", "done", "still needs", "measured")
+        table.add_column(title, justify="right" if right else "left", no_wrap=right)
+    for plan in plans:
+        left, estimate = len(plan.left), plan.estimate
+        table.add_row(
+            plan.experiment.name, str(len(plan.runs)), str(len(plan.runs) - left),
+            duration(estimate.seconds) if left else "-",
+            f"{estimate.measured} of {estimate.runs}" if left else "-", plan.experiment.question,
+        )  # fmt: skip
+    make_console(sys.stdout).print(table)
+    print(
+        "Experiments share runs, so the sum is less. Times are of this machine, one run after "
+        "another: from runs alike that it has finished (measured), else from a timed step of the "
+        "family's smallest network, scaled by operations."
+    )
+    if with_runs:
+        for plan in plans:
+            for spec in plan.left:
+                values = ", ".join(f"{key}={each}" for key, each in spec.chosen().items())
+                print(f"{spec.id}  {values}")
+
+
+def _plan_dict(plan: Any, with_runs: bool) -> dict[str, Any]:
+    experiment = plan.experiment
+    found = {
+        "name": experiment.name, "question": experiment.question, "source": experiment.source,
+        "scale": plan.scale.name, "precision": plan.precision, "runs": len(plan.runs),
+        "left": len(plan.left), "seconds": round(plan.estimate.seconds, 1),
+        "measured": plan.estimate.measured,
+    }  # fmt: skip
+    return found | ({"specs": [spec.to_dict() for spec in plan.left]} if with_runs else {})
+
+
+def _print_views(views: list[Any], written: dict[str, list[Path]], as_json: bool) -> None:
+    from gammabeta.display import make_console, print_models
+    from gammabeta.paper.points import table
+
+    if as_json:
+        found = [
+            {
+                "name": view.experiment.name, "scale": view.scale.name,
+                "precision": view.precision, "data": view.data, "points": table(view.points),
+                "files": [str(path) for path in written[view.experiment.name]],
+            }
+            for view in views
+        ]  # fmt: skip
+        print(json.dumps(found, indent=1))
+        return
+    for view in views:
+        print(f"\n{view.experiment.name}: {view.experiment.question}")
+        print(f"{view.scale.summary}, {view.precision}, {view.data}")
+        if view.points:
+            make_console(sys.stdout).print(_points_table(view))
+        else:
+            print_models(False)
+        if files := ", ".join(str(path) for path in written[view.experiment.name]):
+            print(f"wrote {files}")
+
+
+def _points_table(view: Any) -> Table:
+    """Ours, published, the difference in points, and over how many seeds."""
+    from gammabeta.display import percent
+    from gammabeta.paper.points import SHOWN
+
+    shown = Table(box=None, pad_edge=False)
+    for title in ("network", "subset", "changed"):
+        shown.add_column(title)
+    for title in ("trained", "n", "ours", "least-most", "published", "difference"):
+        shown.add_column(title, justify="right")
+    for point in view.points:
+        ours, chosen = point.accuracy, point.spec.chosen()
+        changed = ", ".join(f"{key}={chosen[key]}" for key in SHOWN if key in chosen)
+        span = f"{100 * ours.low:.1f}-{100 * ours.high:.1f}" if ours and ours.n > 1 else "-"
+        off = "-" if point.difference is None else f"{100 * point.difference:+.1f}"
+        shown.add_row(
+            point.spec.model, point.spec.trainable, changed,
+            "-" if point.trained is None else f"{point.trained:,}", str(len(point.runs)),
+            percent(ours.mean) if ours else "-", span, percent(point.published), off,
+        )  # fmt: skip
+    return shown
+
+
+def _split(text: str | None) -> list[str]:
+    """A,B as a list. A name:REGEX may hold commas: it has to be the last."""
+    if text is None:
+        return []
+    head, name, tail = text.partition("name:")
+    found = [part.strip() for part in head.split(",") if part.strip()]
+    return found + ([name + tail] if name else [])

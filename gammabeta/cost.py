@@ -1,0 +1,181 @@
+"""How long runs will take on this machine, from steps that it has measured.
+
+Best is what a run like it took: of the same network, subset, precision and batch, on this hardware,
+read from the store. Else one step of the family's smallest network is timed, with a subset that
+needs the same gradients, and scaled by operations; it is kept in the cache folder, so that the next
+estimate waits for nothing.
+"""
+
+import contextlib
+import functools
+import json
+import math
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gammabeta.build import make_network
+from gammabeta.cache import cache_folder
+from gammabeta.data import load_dataset
+from gammabeta.disk import replace_file
+from gammabeta.engine import choose_engine
+from gammabeta.environment import hardware
+from gammabeta.errors import RunError
+from gammabeta.models import architecture
+from gammabeta.names import parse_name
+from gammabeta.spec import RunSpec
+from gammabeta.store import RunFolder
+from gammabeta.subset import select
+from gammabeta.train import seconds_per_step
+
+_SMALLEST = {
+    "cifar_resnet": "cifar_resnet_14", "cifar_vgg": "cifar_vgg_11",
+    "imagenet_resnet": "imagenet_resnet_18", "report_resnet20": "report_resnet20",
+}  # fmt: skip
+_IMAGES = {  # training and test images, height
+    "cifar10": (50_000, 10_000, 32), "cifar100": (50_000, 10_000, 32), "digits": (4_000, 1_000, 32),
+    "synthetic": (2_048, 512, 32), "imagenet": (1_281_167, 50_000, 224),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """seconds: of the runs that are left; measured: how many of them from a run like it."""
+
+    seconds: float
+    runs: int
+    measured: int
+
+
+class Costs:
+    """Estimates for one engine and device; `folders` are the runs that are there."""
+
+    def __init__(
+        self, folders: Iterable[RunFolder], engine: str = "auto", *, device: torch.device
+    ) -> None:
+        self.engine, self.device = engine, device
+        self.hardware = hardware(device)
+        self.known = {
+            _like(folder.spec): seconds
+            for folder in folders
+            if (seconds := self._seconds_of(folder)) is not None
+        }
+        self.file = None
+        with contextlib.suppress(OSError):
+            self.file = cache_folder() / "steps.json"
+        self.steps: dict[str, float] = {}
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            kept = json.loads(self.file.read_text()) if self.file else {}
+            self.steps = {key: float(value) for key, value in kept.items() if float(value) > 0}
+
+    def estimate(self, specs: Sequence[RunSpec]) -> Estimate:
+        """Of all these runs, one after another, from their beginning."""
+        seconds, measured = 0.0, 0
+        for spec in specs:
+            step = self.known.get(_like(spec.to_dict()))
+            measured += step is not None
+            seconds += _steps(spec) * (step or self._scaled(spec)) * (1 + _evaluation(spec))
+        return Estimate(seconds, len(specs), measured)
+
+    def _seconds_of(self, folder: RunFolder) -> float | None:
+        """Of one step of a finished run on this hardware."""
+        result = folder.result or {}
+        try:
+            sessions = folder.env["sessions"]
+            last = folder.metrics()[-1]["step"] if result.get("status") == "ok" else 0
+        except (RunError, LookupError):
+            return None
+        here = all(each.get("hardware") == self.hardware for each in sessions)
+        return result["seconds"] / last if last and here else None
+
+    def _scaled(self, spec: RunSpec) -> float:
+        family = parse_name(spec.model).family
+        small = RunSpec(
+            model=_SMALLEST[family], trainable=_stand_in(family, spec.trainable),
+            data="synthetic", precision=spec.precision, batch_size=32, optimizer=spec.optimizer,
+        )  # fmt: skip
+        key = json.dumps(
+            [self.hardware, torch.__version__, torch.get_num_threads(), self.engine, small.model,
+             small.trainable, small.precision, small.optimizer]
+        )  # fmt: skip
+        if key not in self.steps:
+            self.steps[key] = self._measure(small)
+            if self.file is not None:
+                with contextlib.suppress(OSError):
+                    self.file.parent.mkdir(parents=True, exist_ok=True)
+                    replace_file(self.file, json.dumps(self.steps, indent=1).encode())
+        per_image = self.steps[key] / small.batch_size
+        there = operations(small.model, small.trainable, 32)
+        here = operations(spec.model, small.trainable, _IMAGES[spec.data][2])
+        return per_image * spec.batch_size * here / there
+
+    def _measure(self, spec: RunSpec) -> float:
+        data = load_dataset("synthetic")
+        model, subset = make_network(spec, data.num_classes)
+        engine = choose_engine(self.engine, spec, model, self.device)[0]
+        return seconds_per_step([engine(model, subset, spec, data, self.device)], spec)
+
+
+@functools.cache
+def _stand_in(family: str, trainable: str) -> str:
+    """A subset that needs the gradients which this one needs: of whole weights, of some entries of
+    them, of inputs alone, of the last layer, or none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a K beyond the filters: said when it trains
+        trained = select(architecture(_SMALLEST[family]), trainable).trained.values()
+    for row in trained:
+        if row.role == "conv":
+            return "all" if row.verdict == "trained" else "random:2"
+    if any(row.role in ("gamma", "beta", "bias", "shortcut") for row in trained):
+        return "bn"
+    return "output" if trained else "none"
+
+
+def _like(spec: dict[str, object]) -> str:
+    """What the time of a step follows from."""
+    names = ("model", "trainable", "precision", "batch_size", "optimizer", "data")
+    return json.dumps([spec.get(name) for name in names])
+
+
+def _steps(spec: RunSpec) -> int:
+    count = min(_IMAGES[spec.data][0], spec.subsample or math.inf)
+    return spec.epochs * math.ceil(count / spec.batch_size)
+
+
+def _evaluation(spec: RunSpec) -> float:
+    """Evaluation as a share of training: forward only, about a third of a step for each image."""
+    train, test, _ = _IMAGES[spec.data]
+    return test / min(train, spec.subsample or train) / 3
+
+
+@functools.cache
+def operations(model: str, trainable: str, height: int) -> float:
+    """Multiplications and additions of a training step, of one image of height x height: every
+    convolution and linear layer forward, the gradient of its input where something before it
+    trains, and of its weight where that trains."""
+    network = architecture(model)
+    trained = select(network, trainable).trained
+    names = {module: name for name, module in network.named_modules()}
+    total, below = 0.0, False
+
+    def see(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        nonlocal total, below
+        own = f"{names[module]}.weight" in trained
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            total += 2 * module.weight[0].numel() * output[0].numel() * (1 + below + own)
+        below = below or own or f"{names[module]}.bias" in trained
+
+    for module in network.modules():
+        module.register_forward_hook(see)
+        if isinstance(module, nn.BatchNorm2d):  # which changes no shape and is slow without data
+            module.forward = _same  # type: ignore[method-assign,assignment]
+    with torch.no_grad():
+        network.eval()(torch.empty(1, 3, height, height, device="meta"))
+    return total
+
+
+def _same(x: Tensor) -> Tensor:
+    return x

@@ -1,0 +1,122 @@
+"""Experiments of the paper, one call each: what is to be run and how long it will take, the runs,
+and the points they make. What is in the store already is never run again."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gammabeta.cost import Costs, Estimate
+from gammabeta.data import Dataset
+from gammabeta.engine import choose_device, fast_precision
+from gammabeta.errors import InputError, about, suggest
+from gammabeta.figures import write_figures
+from gammabeta.paper import Experiment, Scale, choose_scale, experiments
+from gammabeta.paper.points import View, collect, recipe
+from gammabeta.probe import make as probe
+from gammabeta.run import Event, load_run, waiting
+from gammabeta.spec import RunSpec
+from gammabeta.store import list_runs
+from gammabeta.sweep import IN_STEP, check_networks, sweep
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one experiment needs at a scale. runs: all of them; left: those that have not finished;
+    estimate: of these, on this machine."""
+
+    experiment: Experiment
+    scale: Scale
+    precision: str
+    data: str | None
+    runs: tuple[RunSpec, ...]
+    left: tuple[RunSpec, ...]
+    estimate: Estimate
+
+
+def choose_experiments(names: Sequence[str]) -> list[Experiment]:
+    """Experiments by name, each once; all of them for no name at all. Raises InputError."""
+    known = experiments()
+    for name in names:
+        if name not in known:
+            raise InputError(f"unknown experiment '{name}': {suggest(name, known)}", "name")
+    return [known[name] for name in dict.fromkeys(names)] if names else list(known.values())
+
+
+def plan(
+    chosen: Sequence[Experiment], runs: str | Path = "runs", *, scale: str = "paper",
+    precision: str | None = None, data: str | None = None, replicates: int | None = None,
+    networks: Sequence[str] = (), subsets: Sequence[str] = (), engine: str = "auto",
+    device: str = "auto",
+) -> list[Plan]:  # fmt: skip
+    """What the experiments need.
+
+    precision: by default `fast_precision`. data: another data set than the published one, to try.
+    networks, subsets: of the experiments' points, only these. Raises InputError for what is wrong.
+    """
+    size = choose_scale(scale)
+    with about("device"):
+        place = choose_device(device)
+    if replicates is not None and replicates < 1:
+        raise InputError(f"replicates is {replicates}: write 1 or more", "replicates")
+    if precision is None:
+        precision = fast_precision(place)
+    costs = Costs(list_runs(Path(runs)), engine, device=place)
+    plans = []
+    for experiment in chosen:
+        some = experiment.only(networks, subsets)
+        wanted = [recipe(spec, precision, data) for spec in some.at(size, replicates)]
+        left = waiting(wanted, runs)
+        plans.append(
+            Plan(some, size, precision, data, tuple(wanted), tuple(left), costs.estimate(left))
+        )
+    return plans
+
+
+def reproduce(
+    plans: Sequence[Plan], runs: str | Path = "runs", *, data_dir: str | Path | None = None,
+    engine: str = "auto", device: str = "auto", jobs: int = 1,
+    listen: Callable[[Event], None] = lambda event: None,
+) -> None:  # fmt: skip
+    """Train what the plans have left, an experiment's first seed of every point before the second.
+
+    Raises InputError before anything is created, and at the end one RunError that says which runs
+    failed; the next call tries them again.
+    """
+    left = list({spec.id: spec for each in plans for spec in each.left}.values())
+    if not left:
+        return
+    check_networks(left)
+    # On a CPU a team is no faster than its members, and whole runs one by one tell more, sooner.
+    in_step = 1 if choose_device(device).type == "cpu" else IN_STEP
+    sweep(left, runs, data_dir=data_dir, engine=engine, device=device, jobs=jobs, in_step=in_step,
+          listen=listen)  # fmt: skip
+
+
+def view(plan: Plan, runs: str | Path = "runs") -> View:
+    """The points of a planned experiment, as the store has them now."""
+    return collect(plan.experiment, list_runs(Path(runs)), plan.scale, plan.precision, plan.data)
+
+
+def write(
+    views: Sequence[View], out: Path, *, data_dir: str | Path | None = None,
+    device: str = "auto", say: Callable[[str], None] = lambda line: None,
+) -> dict[str, list[Path]]:  # fmt: skip
+    """Measure the finished runs as their experiment wants it (`gammabeta.probe`; what is there is
+    not measured again), and write each view's table and figure into the folder `out`. Returns the
+    files by experiment."""
+    loaded: dict[str, Dataset] = {}
+    for view in views:
+        for folder in view.runs if view.experiment.probes else []:
+            todo = probe.plan(load_run(folder.path), view.experiment.probes)
+            for name in todo.missing:
+                say(f"{folder.id}: {name} ...")
+            probe.carry_out(todo, probe.load(todo, data_dir, loaded), device)
+    return {view.experiment.name: write_figures(view, out) for view in views}
+
+
+def check_out(folder: Path) -> None:
+    """Raise InputError for a folder in which no figures can be written."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: name a folder for the figures", "out")
+    if not (folder if folder.exists() else folder.parent).is_dir():
+        raise InputError(f"there is no folder {folder.parent}: make it, or name another", "out")

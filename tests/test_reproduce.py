@@ -1,0 +1,210 @@
+"""`gammabeta reproduce`: the plan, the runs, what is never done twice, and the estimate."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from stores import write_run
+
+from gammabeta import InputError, RunError, RunSpec
+from gammabeta.cli import main
+from gammabeta.cost import Costs, operations
+from gammabeta.fused.plan import make_plan
+from gammabeta.models import architecture
+from gammabeta.reproduce import choose_experiments, plan, reproduce, view
+from gammabeta.run import Ended, Start
+from gammabeta.store import list_runs
+from gammabeta.sweep import sweep
+
+SMOKE = ["--scale", "smoke", "--data", "synthetic", "--precision", "fp32"]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """Timed steps of these tests are no timed steps of the user's."""
+    monkeypatch.setenv("GAMMABETA_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+def _plans(runs, names=("depth",), **options):
+    given = {"scale": "smoke", "data": "synthetic", "precision": "fp32",
+             "networks": ["cifar_resnet_14"]}  # fmt: skip
+    return plan(choose_experiments(names), runs, **(given | options))
+
+
+def test_what_is_done_is_not_planned_again(tmp_path):
+    (first,) = _plans(tmp_path, subsets=["output", "none"])
+    assert [spec.trainable for spec in first.left] == ["none", "output"]
+    assert {(spec.epochs, spec.subsample, spec.data) for spec in first.runs} == {
+        (1, 512, "synthetic")
+    }
+    write_run(tmp_path, first.left[0], 0.1)
+    write_run(tmp_path, first.left[1], None)  # begun, not finished
+    (again,) = _plans(tmp_path, subsets=["output", "none"])
+    assert again.runs == first.runs
+    assert again.left == first.left[1:]
+    assert again.estimate.runs == 1
+    assert [len(point.runs) for point in view(again, tmp_path).points] == [1, 0]
+
+
+def test_experiments_share_their_runs(tmp_path):
+    plans = _plans(tmp_path, ["depth", "width", "count"], subsets=["bn"])
+    assert len({spec.id for each in plans for spec in each.runs}) == 2  # bn, and its other start
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "message"),
+    [
+        (["dept"], {}, "unknown experiment 'dept': did you mean depth"),
+        (["depth"], {"scale": "tiny"}, "unknown scale 'tiny'"),
+        (["depth"], {"replicates": 0}, "replicates is 0"),
+        (["depth"], {"networks": ["cifar_vgg_11"]}, "depth has no 'cifar_vgg_11'"),
+        (["depth"], {"device": "tpu"}, "unknown device 'tpu'"),
+        (["depth"], {"precision": "fp16"}, "unknown precision 'fp16'"),
+        (["depth"], {"data": "mnist"}, "unknown data 'mnist'"),
+    ],
+)
+def test_wrong_wishes_are_refused(tmp_path, names, options, message):
+    with pytest.raises(InputError, match=message):
+        _plans(tmp_path, names, **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_trains_writes_and_does_nothing_twice(tmp_path, capsys):
+    runs, out = tmp_path / "runs", tmp_path / "out"
+    command = ["reproduce", "depth", *SMOKE, "--networks", "cifar_resnet_14", "--subsets",
+               "output,none", "--runs", str(runs), "--out", str(out), "--json"]  # fmt: skip
+    assert main(command) == 0
+    (told,) = json.loads(capsys.readouterr().out)
+    assert [(row["trainable"], row["n"]) for row in told["points"]] == [("none", 1), ("output", 1)]
+    assert all(row["published"] is None for row in told["points"])  # these are no CIFAR images
+    assert {Path(each).suffix for each in told["files"]} == {".json", ".svg", ".pdf"}
+    assert all(Path(each).stat().st_size > 500 for each in told["files"])
+    before = {run.id: run.metrics() for run in list_runs(runs)}
+    assert main(command) == 0
+    assert json.loads(capsys.readouterr().out) == [told]
+    assert {run.id: run.metrics() for run in list_runs(runs)} == before
+
+
+def test_probes_come_with_their_experiment(tmp_path, capsys):
+    runs = tmp_path / "runs"
+    command = ["reproduce", "gammas", *SMOKE, "--networks", "cifar_resnet_14", "--subsets", "bn",
+               "--runs", str(runs), "--out", str(tmp_path / "out")]  # fmt: skip
+    assert main(command) == 0
+    (run,) = list_runs(runs)
+    made = run.probe("gammas")
+    assert made["made_from"]["epoch"] == 1
+    shown = capsys.readouterr()
+    assert f"{run.id}: gammas ..." in shown.err
+    assert "What becomes of gamma and beta?" in shown.out
+    assert main(command) == 0
+    assert "gammas ..." not in capsys.readouterr().err
+    assert run.probe("gammas") == made
+
+
+def test_list_and_dry_run_train_nothing(tmp_path, capsys):
+    runs = tmp_path / "runs"
+    assert main(["reproduce", "--list", "--scale", "smoke", "--runs", str(runs), "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert {"networks", "depth", "width", "frozen-bn", "clamp", "cifar100"} <= rows.keys()
+    assert rows["depth"]["left"] == rows["depth"]["runs"] == 70
+    assert rows["depth"]["seconds"] > rows["gammas"]["seconds"] > 0
+    assert main(["reproduce", "gamma-beta", "--dry-run", *SMOKE, "--runs", str(runs)]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("trainable=beta") == 4
+    assert not runs.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "which experiment"),
+        (["depth", "--jobs", "0", *SMOKE], "jobs is 0"),
+        (["depth", "--out", "FILE", *SMOKE], "is a file"),
+        (["depth", "--subsets", "gama", *SMOKE], "unknown subset part 'gama'|gama"),
+        (["networks", "--networks", "cifar_resnet_14"], "networks has no"),
+    ],
+)
+def test_wrong_use_is_one_line(tmp_path, capsys, arguments, message):
+    (tmp_path / "FILE").write_text("")
+    arguments = [str(tmp_path / each) if each == "FILE" else each for each in arguments]
+    assert main(["reproduce", *arguments, "--runs", str(tmp_path / "runs")]) == 2
+    error = capsys.readouterr().err.strip()
+    assert "\n" not in error
+    assert any(part in error for part in message.split("|"))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_failure_is_said_at_once_and_tried_again(tmp_path):
+    plans = _plans(tmp_path, subsets=["output", "none"])
+    bad, good = plans[0].left
+    folder = write_run(tmp_path, bad, None)
+    inputs = json.loads((folder.path / "inputs.json").read_text())
+    right = json.dumps(inputs)
+    inputs["data"]["sha256"] = "0" * 64
+    (folder.path / "inputs.json").write_text(json.dumps(inputs))
+    heard = []
+    with pytest.raises(RunError, match=f"1 of 2 runs failed: {bad.id}"):
+        reproduce(plans, tmp_path, listen=heard.append)
+    ended = [event for event in heard if isinstance(event, Ended)]
+    assert [(event.spec, event.error is None) for event in ended] == [(bad, False), (good, True)]
+    first_start = next(place for place, event in enumerate(heard) if isinstance(event, Start))
+    assert heard.index(ended[0]) < first_start  # before the other run even began
+    (folder.path / "inputs.json").write_text(right)
+    reproduce(_plans(tmp_path, subsets=["output", "none"]), tmp_path)
+    assert all(run.status == "ok" for run in list_runs(tmp_path))
+
+
+def test_jobs_give_the_same_runs(tmp_path):
+    base = RunSpec(model="cifar_resnet_14", trainable="output", data="synthetic", epochs=1,
+                   subsample=256, batch_size=64)  # fmt: skip
+    specs = [base.replace(lr=rate) for rate in (0.1, 0.01)]
+    ended = []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        alone = sweep(specs, tmp_path / "alone", in_step=1)
+        beside = sweep(specs, tmp_path / "beside", in_step=1, jobs=2, listen=ended.append)
+    finally:
+        torch.set_num_threads(threads)
+    assert [run.result["test_loss"] for run in alone] == [run.result["test_loss"] for run in beside]
+    assert {event.spec.id for event in ended} == {spec.id for spec in specs}
+
+
+def test_a_failure_in_another_process_keeps_its_reason(tmp_path):
+    base = RunSpec(model="cifar_resnet_14", trainable="bn", data="synthetic", epochs=1,
+                   subsample=128, batch_size=64)  # fmt: skip
+    specs = [base.replace(lr=1e30), base.replace(lr=0.01)]
+    with pytest.raises(RunError, match=f"1 of 2 runs failed: {specs[0].id}.*loss became"):
+        sweep(specs, tmp_path, in_step=1, jobs=2)
+    assert {run.id: run.status for run in list_runs(tmp_path)} == {
+        specs[0].id: "failed", specs[1].id: "ok"
+    }  # fmt: skip
+
+
+def test_an_estimate_prefers_what_was_measured_here(tmp_path):
+    spec = RunSpec(trainable="none", epochs=2)
+    scaled = Costs([], device=CPU).estimate([spec])
+    assert scaled.measured == 0
+    assert scaled.seconds > 0
+    folder = write_run(tmp_path, spec.replace(seed=5), 0.1)
+    folder.append_metrics({"epoch": 3, "step": 100, "test_accuracy": 0.1})
+    folder.write_result({"status": "ok", "seconds": 50.0})
+    folder.record_session({"hardware": "another machine"})
+    assert Costs([folder], device=CPU).estimate([spec]).measured == 0
+    (folder.path / "env.json").unlink()
+    folder.record_session({"hardware": Costs([], device=CPU).hardware})
+    found = Costs([folder], device=CPU).estimate([spec, spec.replace(trainable="output")])
+    assert found.measured == 1
+    known = Costs([folder], device=CPU).estimate([spec]).seconds
+    assert known == pytest.approx(0.5 * 2 * 391 * (1 + 10_000 / 50_000 / 3))
+
+
+def test_operations_are_those_of_the_plan():
+    own = operations("cifar_resnet_32", "bn", 32)
+    output = 2 * 64 * 10 * 2  # the classifier and its input's gradient, which a plan leaves out
+    assert own == make_plan(architecture("cifar_resnet_32")).operations(1) + output
+    forward = operations("cifar_resnet_32", "none", 32)
+    assert operations("cifar_resnet_32", "all", 32) == own + forward
+    assert operations("cifar_vgg_11", "output", 32) > operations("cifar_vgg_11", "none", 32)
