@@ -130,3 +130,20 @@ def test_a_stand_in_for_the_data_has_no_published_number(tmp_path):
     assert view.data == "digits"
     assert view.points[0].accuracy is not None
     assert view.points[0].published is None
+
+
+def test_the_settings_of_the_report_have_its_numbers(tmp_path):
+    experiment = experiments()["report"]
+    assert len(experiment.points) == 28  # 21 settings of 24 runs, and 7 as intended
+    smoke = experiment.at(SCALES["smoke"])
+    assert {spec.epochs for spec in smoke} == {1}
+    view = collect(experiment, [], SCALES["paper"], "fp32")
+    by = {
+        (p.spec.trainable, p.spec.optimizer, p.spec.schedule, p.spec.batch_size, p.spec.subsample):
+        p.published for p in view.points
+    }  # fmt: skip
+    assert by["bn", "adam", "constant", 256, None] == pytest.approx(0.4894)
+    assert by["bn", "adam", "constant", 1024, None] == pytest.approx((0.4367 + 0.4255) / 2)
+    assert by["all", "sgd", "constant", 1024, None] == pytest.approx((0.4380 + 0.4515 + 0.4500) / 3)
+    assert by["bn", "sgd", "cosine_restarts", 128, 10_000] == pytest.approx(0.2795)
+    assert None in {point.published for point in view.points}  # what was only intended

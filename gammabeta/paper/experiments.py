@@ -11,6 +11,7 @@ from gammabeta.language import parse
 from gammabeta.names import PAPER_NETWORKS, VGG_DEPTHS
 from gammabeta.paper.experiment import Experiment
 from gammabeta.paper.published import ALTERNATE_INIT
+from gammabeta.paper.report import report_points
 from gammabeta.spec import CHOICES, RunSpec
 
 DEPTHS = tuple(name for name in PAPER_NETWORKS if name.startswith("cifar_resnet_")
@@ -236,3 +237,15 @@ def activity() -> list[RunSpec]:
 def cifar100() -> list[RunSpec]:
     """`depth` on CIFAR-100, with the recipe of CIFAR-10."""
     return _grid(DEPTHS, ["bn", "all", "none", "random:2", "bn+output"], data="cifar100")
+
+
+@_experiment(
+    question="What did the report on the paper find, and does it hold?",
+    caption="Test accuracy of the report's settings, as published and as intended; its numbers are "
+    "of the validation set that is its test set.",
+    source="notebooks of the non-author report", axis="", replicates=1, probes=("maps",),
+)  # fmt: skip
+def report() -> Iterable[RunSpec]:
+    """Adam, SGD and their schedules, batch sizes, 10,000 images, everything frozen; and feature
+    maps of its network. What is wrong with which run: `gammabeta.paper.report.DEFECTS`."""
+    return report_points()

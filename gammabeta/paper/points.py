@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from gammabeta.analysis import Spread, spread
 from gammabeta.paper.experiment import Experiment
 from gammabeta.paper.published import published_accuracy
+from gammabeta.paper.report import report_accuracy
 from gammabeta.paper.scales import SCALES, Scale
 from gammabeta.spec import CHOICES, RunSpec
 from gammabeta.store import RunFolder
@@ -112,13 +113,18 @@ def _view(
     points = tuple(
         _point(
             recipe(scale.apply(point), precision, data),
-            published_accuracy(point) if data is None else None,
+            _published(point) if data is None else None,
             index,
         )
         for point in experiment.points
     )
     own = ", ".join(dict.fromkeys(point.data for point in experiment.points))
     return View(experiment, scale, precision, data or own, points)
+
+
+def _published(point: RunSpec) -> float | None:
+    found = published_accuracy(point)
+    return report_accuracy(point) if found is None else found
 
 
 def _point(spec: RunSpec, published: float | None, index: dict[str, list[RunFolder]]) -> Point:
@@ -181,4 +187,7 @@ def table(points: Sequence[Point]) -> list[dict[str, object]]:
     ]
 
 
-SHOWN = ("lr", "norm_init", "weight_init", "optimizer", "schedule", "batch_size", "statistics")
+SHOWN = (
+    "lr", "norm_init", "weight_init", "optimizer", "schedule", "schedule_steps", "batch_size",
+    "subsample", "statistics",
+)  # fmt: skip

@@ -73,6 +73,21 @@ def report_runs() -> tuple[ReportRun, ...]:
     return tuple(found)
 
 
+def report_points() -> tuple[RunSpec, ...]:
+    """Every setting once, as published and, where that differs, as intended; with seed 0, as the
+    seeds of another library draw other numbers anyway."""
+    found = [spec for run in report_runs() for spec in (run.published, run.intended) if spec]
+    return tuple(dict.fromkeys(spec.replace(seed=0) for spec in found))
+
+
+def report_accuracy(spec: RunSpec) -> float | None:
+    """The report's final accuracy of a setting, in 0..1: the mean where it was run more than once;
+    None for what it never ran."""
+    own = spec.replace(seed=0, precision=_ADAM.precision)
+    finals = [run.final for run in report_runs() if run.published.replace(seed=0) == own]
+    return sum(finals) / len(finals) / 100 if finals else None
+
+
 def _gpu() -> list[ReportRun]:
     """Batches of 128: all images, then the first 10,000, tested on the first 2,000."""
     full, small = "CIFAR10_Full.ipynb", "CIFAR10_Subset.ipynb"

@@ -8,13 +8,14 @@ from gammabeta.spec import RunSpec
 
 @dataclass(frozen=True)
 class Scale:
-    """epochs, replicates, subsample: None is what the experiment itself says."""
+    """epochs, replicates, images: None is what the experiment itself says. images: so many are
+    trained on, and as many tested, in batches of at most a quarter of them."""
 
     name: str
     summary: str
     epochs: int | None = None
     replicates: int | None = None
-    subsample: int | None = None
+    images: int | None = None
 
     def apply(self, spec: RunSpec) -> RunSpec:
         """A published recipe at this scale. Drops of the learning rate are shares of a run, and the
@@ -23,7 +24,10 @@ class Scale:
             return spec
         warmup = spec.warmup_epochs * self.epochs / spec.epochs
         short = spec.replace(epochs=self.epochs, warmup_epochs=warmup)
-        return short if self.subsample is None else short.replace(subsample=self.subsample)
+        if self.images is None:
+            return short
+        batch = min(spec.batch_size, self.images // 4)
+        return short.replace(subsample=self.images, test_subsample=self.images, batch_size=batch)
 
 
 SCALES = {
@@ -31,7 +35,7 @@ SCALES = {
     for scale in (
         Scale("paper", "the published recipe"),
         Scale("short", "16 epochs, drops after 8 and 12, 3 replicates", epochs=16, replicates=3),
-        Scale("smoke", "one epoch of 512 images, to try", epochs=1, replicates=1, subsample=512),
+        Scale("smoke", "one epoch of 512 images", epochs=1, replicates=1, images=512),
     )
 }
 
