@@ -109,7 +109,7 @@ class Costs:
                     replace_file(self.file, json.dumps(self.steps, indent=1).encode())
         per_image = self.steps[key] / small.batch_size
         there = operations(small.model, small.trainable, 32)
-        here = operations(spec.model, small.trainable, _IMAGES[spec.data][2])
+        here = operations(spec.model, small.trainable, spec.image_size or _IMAGES[spec.data][2])
         return per_image * spec.batch_size * here / there
 
     def _measure(self, spec: RunSpec) -> float:

@@ -18,6 +18,7 @@ DEPTHS = tuple(name for name in PAPER_NETWORKS if name.startswith("cifar_resnet_
                and name.count("_") == 2)  # fmt: skip
 WIDTHS = ("cifar_resnet_14", *(name for name in PAPER_NETWORKS if "resnet_14_" in name))
 VGGS = tuple(f"cifar_vgg_{depth}" for depth in VGG_DEPTHS)
+IMAGENETS = tuple(name for name in PAPER_NETWORKS if name.startswith("imagenet_"))
 SHALLOW = DEPTHS[:4]  # of the ablations, whose deep networks nobody has published
 SUBSETS = tuple(
     str(parse(text))
@@ -237,6 +238,21 @@ def activity() -> list[RunSpec]:
 def cifar100() -> list[RunSpec]:
     """`depth` on CIFAR-100, with the recipe of CIFAR-10."""
     return _grid(DEPTHS, ["bn", "all", "none", "random:2", "bn+output"], data="cifar100")
+
+
+@_experiment(
+    question="How far do they get on ImageNet?",
+    caption="Test accuracy on ImageNet over depth, first guess and first five.",
+    source="abstract of versions 2 and 3, which gives the top-5 accuracy of the deepest network",
+    axis="model", replicates=3,
+)  # fmt: skip
+def imagenet() -> list[RunSpec]:
+    """ResNet-18 to ResNet-200 with the recipe of ImageNet: 90 epochs in batches of 1024 at a rate
+    of 0.4, drops after 30, 60 and 80, a warm-up of 5."""
+    return _grid(
+        IMAGENETS, ["bn", "all", "random:2", "bn+output"], data="imagenet", epochs=90,
+        batch_size=1024, lr=0.4, drops=(1 / 3, 2 / 3, 8 / 9), warmup_epochs=5,
+    )  # fmt: skip
 
 
 @_experiment(
