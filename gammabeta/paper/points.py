@@ -147,7 +147,7 @@ def _lengths(point: RunSpec, scale: Scale) -> tuple[int, int | None]:
     """(epochs, subsample) of a point at a scale, as `Scale.apply` sets them."""
     if scale.epochs is None:
         return point.epochs, point.subsample
-    return scale.epochs, point.subsample if scale.subsample is None else scale.subsample
+    return scale.epochs, point.subsample if scale.images is None else scale.images
 
 
 def _index(runs: Iterable[RunFolder]) -> dict[str, list[RunFolder]]:

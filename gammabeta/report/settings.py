@@ -28,13 +28,13 @@ def setting(view: View) -> list[str]:
     asked = sorted({point.epochs for point in view.experiment.points})
     done = sorted({point.spec.epochs for point in view.points})
     said = []
-    if done == asked and view.scale.subsample is None:
+    if done == asked and view.scale.images is None:
         said.append(f"The published recipe, {_range(done)} epochs.")
     else:
         length = f"{_range(done)} epochs instead of {_range(asked)}"
         if done == [1]:
             length = length.replace("epochs", "epoch", 1)
-        part = f" of the first {view.scale.subsample:,} images" if view.scale.subsample else ""
+        part = f" of the first {view.scale.images:,} images" if view.scale.images else ""
         end = ", so the published numbers are no target for these" if _has_published(view) else ""
         said.append(f"A shortened recipe: {length}{part}{end}.")
     if view.data in STAND_INS:
