@@ -2,11 +2,10 @@
 
 Best is what a run like it took: of the same network, subset, precision and batch, on this hardware,
 read from the store. Else one step of the family's smallest network is timed, with a subset that
-needs the same gradients, and scaled by operations; it is kept in the cache folder, so that the next
-estimate waits for nothing.
+needs the same gradients, and scaled by operations. It is timed anew in each process: what else the
+machine does matters, and it takes a second or two.
 """
 
-import contextlib
 import functools
 import json
 import math
@@ -18,9 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from gammabeta.build import make_network
-from gammabeta.cache import cache_folder
 from gammabeta.data import load_dataset
-from gammabeta.disk import replace_file
 from gammabeta.engine import choose_engine
 from gammabeta.environment import hardware
 from gammabeta.errors import RunError
@@ -63,13 +60,7 @@ class Costs:
             for folder in folders
             if (seconds := self._seconds_of(folder)) is not None
         }
-        self.file = None
-        with contextlib.suppress(OSError):
-            self.file = cache_folder() / "steps.json"
-        self.steps: dict[str, float] = {}
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            kept = json.loads(self.file.read_text()) if self.file else {}
-            self.steps = {key: float(value) for key, value in kept.items() if float(value) > 0}
+        self.steps: dict[RunSpec, float] = {}  # seconds, of a step of the smallest networks
 
     def estimate(self, specs: Sequence[RunSpec]) -> Estimate:
         """Of all these runs, one after another, from their beginning."""
@@ -97,17 +88,9 @@ class Costs:
             model=_SMALLEST[family], trainable=_stand_in(family, spec.trainable),
             data="synthetic", precision=spec.precision, batch_size=32, optimizer=spec.optimizer,
         )  # fmt: skip
-        key = json.dumps(
-            [self.hardware, torch.__version__, torch.get_num_threads(), self.engine, small.model,
-             small.trainable, small.precision, small.optimizer]
-        )  # fmt: skip
-        if key not in self.steps:
-            self.steps[key] = self._measure(small)
-            if self.file is not None:
-                with contextlib.suppress(OSError):
-                    self.file.parent.mkdir(parents=True, exist_ok=True)
-                    replace_file(self.file, json.dumps(self.steps, indent=1).encode())
-        per_image = self.steps[key] / small.batch_size
+        if small not in self.steps:
+            self.steps[small] = self._measure(small)
+        per_image = self.steps[small] / small.batch_size
         there = operations(small.model, small.trainable, 32)
         here = operations(spec.model, small.trainable, spec.image_size or _IMAGES[spec.data][2])
         return per_image * spec.batch_size * here / there

@@ -21,12 +21,6 @@ SMOKE = ["--scale", "smoke", "--data", "synthetic", "--precision", "fp32"]
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
-    """Timed steps of these tests are no timed steps of the user's."""
-    monkeypatch.setenv("GAMMABETA_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
 def _plans(runs, names=("depth",), **options):
     given = {"scale": "smoke", "data": "synthetic", "precision": "fp32",
              "networks": ["cifar_resnet_14"]}  # fmt: skip
