@@ -134,6 +134,21 @@ def add_execution(parser: Any) -> None:
         parser.add_argument(f"--{name}", default=argparse.SUPPRESS, help=f"{text} (auto)")
 
 
+def add_data(parser: Any) -> None:
+    """Where the data set is, and how the images of imagenet are read."""
+    texts: tuple[tuple[str, type, str, str], ...] = (
+        ("--data-dir", str, "DIR", "where the data set's files are (default: $GAMMABETA_DATA)"),
+        ("--workers", int, "N", "imagenet: threads that decode images (one a processor)"),
+        ("--image-store", str, "FILE", "imagenet: keep shrunk images in this file, and read it"),
+    )
+    for flag, kind, metavar, text in texts:
+        parser.add_argument(flag, type=kind, default=argparse.SUPPRESS, metavar=metavar, help=text)
+    parser.add_argument(
+        "--skip-broken", action="store_true", default=argparse.SUPPRESS,
+        help="imagenet: leave out images that cannot be decoded (all are checked first)",
+    )  # fmt: skip
+
+
 def execution(options: argparse.Namespace) -> dict[str, Any]:
     """What was given of how a run is executed, as keywords for `train`."""
     given = {name: value for name, value in vars(options).items() if name in _EXECUTION}
@@ -167,28 +182,7 @@ def add_spec(parser: Any) -> None:
         text = item.metadata["help"].replace("%", "%%")
         science.add_argument(as_flag(item.name), default=argparse.SUPPRESS, help=text, **keywords)
     how = parser.add_argument_group("how it is executed (never changes what a run is)")
-    how.add_argument(
-        "--data-dir",
-        default=argparse.SUPPRESS,
-        metavar="DIR",
-        help="where the data set's files are (default: $GAMMABETA_DATA)",
-    )
-    for flag, kind, metavar, text in (
-        ("--workers", int, "N", "imagenet: threads that decode images (one a processor)"),
-        (
-            "--image-store",
-            str,
-            "FILE",
-            "imagenet: keep shrunk images in this file, read them there",
-        ),
-    ):
-        how.add_argument(flag, type=kind, default=argparse.SUPPRESS, metavar=metavar, help=text)
-    how.add_argument(
-        "--skip-broken",
-        action="store_true",
-        default=argparse.SUPPRESS,
-        help="imagenet: leave out images that cannot be decoded (all are checked first)",
-    )
+    add_data(how)
     add_execution(how)
     how.add_argument(
         "--in-step",

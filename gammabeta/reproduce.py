@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gammabeta.cost import Costs, Estimate
-from gammabeta.data import Dataset
+from gammabeta.data import Dataset, Reading
 from gammabeta.engine import choose_device, fast_precision
 from gammabeta.errors import InputError, about, suggest
 from gammabeta.figures import write_figures
@@ -74,7 +74,7 @@ def plan(
 
 def reproduce(
     plans: Sequence[Plan], runs: str | Path = "runs", *, data_dir: str | Path | None = None,
-    engine: str = "auto", device: str = "auto", jobs: int = 1,
+    reading: Reading | None = None, engine: str = "auto", device: str = "auto", jobs: int = 1,
     listen: Callable[[Event], None] = lambda event: None,
 ) -> None:  # fmt: skip
     """Train what the plans have left, an experiment's first seed of every point before the second.
@@ -88,8 +88,8 @@ def reproduce(
     check_networks(left)
     # On a CPU a team is no faster than its members, and whole runs one by one tell more, sooner.
     in_step = 1 if choose_device(device).type == "cpu" else IN_STEP
-    sweep(left, runs, data_dir=data_dir, engine=engine, device=device, jobs=jobs, in_step=in_step,
-          listen=listen)  # fmt: skip
+    sweep(left, runs, data_dir=data_dir, reading=reading, engine=engine, device=device, jobs=jobs,
+          in_step=in_step, listen=listen)  # fmt: skip
 
 
 def view(plan: Plan, runs: str | Path = "runs") -> View:
@@ -99,7 +99,8 @@ def view(plan: Plan, runs: str | Path = "runs") -> View:
 
 def write(
     views: Sequence[View], out: Path, *, data_dir: str | Path | None = None,
-    device: str = "auto", say: Callable[[str], None] = lambda line: None,
+    reading: Reading | None = None, device: str = "auto",
+    say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, list[Path]]:  # fmt: skip
     """Measure the finished runs as their experiment wants it (`gammabeta.probe`; what is there is
     not measured again), and write each view's table and figure into the folder `out`. Returns the
@@ -110,7 +111,7 @@ def write(
             todo = probe.plan(load_run(folder.path), view.experiment.probes)
             for name in todo.missing:
                 say(f"{folder.id}: {name} ...")
-            probe.carry_out(todo, probe.load(todo, data_dir, loaded), device)
+            probe.carry_out(todo, probe.load(todo, data_dir, loaded, reading), device)
     return {view.experiment.name: write_figures(view, out) for view in views}
 
 

@@ -7,7 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gammabeta.arguments import add_command, add_runs_folder, finish, reader, runs_folder
+from gammabeta.arguments import (
+    add_command,
+    add_data,
+    add_runs_folder,
+    as_flag,
+    execution,
+    finish,
+    reader,
+    runs_folder,
+)
 from gammabeta.errors import InputError
 
 
@@ -21,11 +30,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--images", type=reader("batch_size"), metavar="N", help="first N test images (all)"
     )
-    parser.add_argument(
-        "--data-dir",
-        metavar="DIR",
-        help="where the data set's files are (default: $GAMMABETA_DATA)",
-    )
+    add_data(parser)
     add_runs_folder(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (auto)")
     parser.add_argument(
@@ -46,9 +51,12 @@ def _analyze(options: argparse.Namespace) -> None:
     with about("probe"):
         check_probes(names)
     if not any(PROBES[name].needs_images for name in names):
-        for flag, given in (("--images", options.images), ("--data-dir", options.data_dir)):
-            if given is not None:
-                raise InputError(f"{', '.join(names)} needs no images: leave out {flag}")
+        for name in ("images", "data_dir", "workers", "image_store", "skip_broken"):
+            if vars(options).get(name) is not None:
+                asked = ", ".join(names)
+                raise InputError(f"{asked} needs no images: leave out {as_flag(name)}")
+    how = execution(options)
+    where, reading = how.get("data_dir"), how.get("reading")
     with about("device"):
         choose_device(options.device)
     root = runs_folder(options)
@@ -56,10 +64,10 @@ def _analyze(options: argparse.Namespace) -> None:
     plans = [plan(run, names, images=options.images, again=options.again) for run in runs.values()]
     loaded: dict[str, Any] = {}
     for todo in plans:  # what is wrong with the data of any run is said before the work begins
-        load(todo, options.data_dir, loaded)
+        load(todo, where, loaded, reading)
     made = []
     for todo in plans:
-        data = load(todo, options.data_dir, loaded)
+        data = load(todo, where, loaded, reading)
         made.append((todo.run, carry_out(todo, data, options.device, _said(todo.run.id))))
     if options.json:
         shown = [

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from gammabeta.arguments import (
     add_command,
+    add_data,
     add_execution,
     execution,
     finish,
@@ -36,10 +37,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--precision", help="fp32 or bf16 (bf16 where the device computes in it)")
     parser.add_argument("--data", help="another data set, as digits or synthetic, to try")
-    parser.add_argument(
-        "--data-dir", default=argparse.SUPPRESS, metavar="DIR",
-        help="where the data set's files are (default: $GAMMABETA_DATA)",
-    )  # fmt: skip
+    add_data(parser)
     parser.add_argument(
         "--jobs", type=reader("seed"), default=argparse.SUPPRESS, metavar="N",
         help="runs that train at once, in processes of their own (1)",
@@ -88,7 +86,7 @@ def _run(options: argparse.Namespace, plans: list[Any]) -> None:
         except RunError as error:  # what went well is shown before it
             failure = error
     views = [reproduce.view(each, runs) for each in plans]
-    written = reproduce.write(views, out, data_dir=how.get("data_dir"),
+    written = reproduce.write(views, out, data_dir=how.get("data_dir"), reading=how.get("reading"),
                               device=how.get("device", "auto"),
                               say=lambda line: print(line, file=sys.stderr))  # fmt: skip
     _print_views(views, written, options.json)

@@ -14,7 +14,7 @@ import torch
 
 from gammabeta.build import check_data, load_data
 from gammabeta.checkpoint import Checkpoint
-from gammabeta.data import Dataset
+from gammabeta.data import Dataset, Reading
 from gammabeta.engine import choose_device
 from gammabeta.environment import environment
 from gammabeta.errors import InputError, about, suggest
@@ -64,6 +64,7 @@ def analyze(
     probes: Sequence[str] | None = None,
     *,
     data_dir: str | Path | None = None,
+    reading: Reading | None = None,
     images: int | None = None,
     device: str = "auto",
     again: bool = False,
@@ -71,12 +72,13 @@ def analyze(
     """The probes of a run by name (default: all of PROBES), made where they are not there and
     fresh, or `again`, and written beside the run.
 
-    images: the first so many test images (default: all). data_dir: see `gammabeta.train`; what is
-    fresh needs no data. Raises InputError, with nothing written, for an unknown probe or data that
-    is not there or is not the run's; RunError for a run without a checkpoint.
+    images: the first so many test images (default: all). data_dir, reading: see
+    `gammabeta.train`; what is fresh needs no data. Raises InputError, with nothing written, for an
+    unknown probe or data that is not there or is not the run's; RunError for a run without a
+    checkpoint.
     """
     todo = plan(run, probes, images=images, again=again)
-    data = load(todo, data_dir, {})
+    data = load(todo, data_dir, {}, reading)
     return carry_out(todo, data, device)
 
 
@@ -129,13 +131,16 @@ def _is_fresh(run: Run, head: dict[str, Any]) -> bool:
 
 
 def load(
-    todo: Plan, data_dir: str | Path | None, loaded: dict[str, Dataset] | None = None
+    todo: Plan,
+    data_dir: str | Path | None,
+    loaded: dict[str, Dataset] | None = None,
+    reading: Reading | None = None,
 ) -> Dataset | None:
     """The data that a plan needs, checked to be the run's; None where it needs none. loaded: see
     `build.load_data`."""
     if not todo.needs_images:
         return None
-    data = load_data(todo.run.spec, data_dir, loaded)
+    data = load_data(todo.run.spec, data_dir, loaded, reading)
     check_data(todo.run.folder, data)
     return data
 
