@@ -18,50 +18,23 @@ from gammabeta.engine.eager import EagerEngine
 from gammabeta.engine.fused import FusedEngine, check_members, make_members
 from gammabeta.environment import check_alone, environment, launched
 from gammabeta.errors import GammabetaError, InputError, RunError, about
+from gammabeta.events import Ended, Event, Start
 from gammabeta.spec import RunSpec, check_specs
 from gammabeta.store import RunFolder
-from gammabeta.subset import Subset
 from gammabeta.train import Epoch, Step, seconds_per_step, train_epochs
 from gammabeta.trained import Run, load_run
 
-__all__ = ["Event", "Run", "Start", "load_run", "train", "train_members", "train_team", "waiting"]
-
-
-@dataclass(frozen=True)
-class Start:
-    """Training is about to begin, after `epoch` finished epochs.
-
-    engine, why: the engine that executes it, and why this one. team: the specs of all that train in
-    step, each of which gets its Start in this order. step_seconds: of one step of the whole team,
-    measured, then taken back. notes: what was noticed, a line each.
-    """
-
-    run: Run
-    subset: Subset
-    data: Dataset
-    engine: str
-    why: str
-    device: str
-    epoch: int
-    step_seconds: float
-    team: tuple[RunSpec, ...]
-    notes: tuple[str, ...]
-
-    @property
-    def members(self) -> int:
-        """How many train in step; 1 alone."""
-        return len(self.team)
-
-
-@dataclass(frozen=True)
-class Ended:
-    """A run of many is over: `error` says why it failed, in one line, or is None."""
-
-    spec: RunSpec
-    error: str | None
-
-
-Event = Start | Step | Epoch | Ended
+__all__ = [
+    "Ended",
+    "Event",
+    "Run",
+    "Start",
+    "load_run",
+    "train",
+    "train_members",
+    "train_team",
+    "waiting",
+]
 
 
 def train(

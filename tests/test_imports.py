@@ -18,7 +18,7 @@ LEVELS = {
     "models": 2, "delta": 2.1, "passes": 2, "lean": 2.2, "fused": 2.2,
     "engine": 3,
     "train": 4, "build": 4,
-    "trained": 4.5,
+    "trained": 4.5, "events": 4.55,
     "run": 5,
     "analysis": 6, "bench": 6, "cost": 6, "curves": 6.1, "probe": 6, "sweep": 6,
     "demo": 7, "paper": 7,

@@ -436,3 +436,22 @@ def test_a_converted_network_under_vmap_is_refused():
         torch.func.vmap(model)(images)
     restore(model)
     assert torch.func.vmap(model)(images).shape == (2, 1, 10)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the compiler's own making
+def test_a_converted_network_compiles_as_the_stock_one():
+    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    found = []
+    for converted in (False, True):
+        model = create_model("cifar_resnet_8_4").train()
+        select(model, "bn").apply(model)
+        if converted:
+            convert(model)
+        logits = torch.compile(model, backend="aot_eager")(images)
+        logits.square().sum().backward()
+        gradients = [p.grad for p in model.parameters() if p.requires_grad]
+        found.append([logits.detach(), *gradients, model.bn.running_mean])
+    for stock, ours in zip(*found, strict=True):
+        torch.testing.assert_close(ours, stock)
+    assert len(found[0]) > 10

@@ -17,6 +17,7 @@ from gammabeta.arguments import (
     reader,
     runs_folder,
 )
+from gammabeta.environment import check_alone
 from gammabeta.errors import InputError, RunError
 
 
@@ -53,6 +54,7 @@ def add(commands: Any) -> None:
 def _reproduce(options: argparse.Namespace) -> None:
     from gammabeta import reproduce
 
+    check_alone("an experiment is reproduced")
     if not options.names and not options.list:
         raise InputError("which experiment? write its name; gammabeta reproduce --list has them")
     plans = reproduce.plan(

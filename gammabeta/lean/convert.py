@@ -44,7 +44,8 @@ def convert(module: nn.Module, across: "Processes | None" = None) -> list[Conver
     hooks of its own, or is a subclass; a whole module does if its graph cannot be drawn, or would
     not be right for every call (it depends on the mode, random numbers, optional arguments).
     Modules and hooks that are added or replaced afterwards are not seen: call it again. torch.func
-    (vmap, grad) refuses a converted network: `restore` it first.
+    (vmap, grad) refuses a converted network: `restore` it first. torch.compile compiles the stock
+    layers of a converted network, so it gains nothing by the conversion.
     """
     restore(module)
     names = {child: name for name, child in module.named_modules()}

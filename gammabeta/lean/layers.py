@@ -25,9 +25,10 @@ class LeanConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         conv = self.conv
         trained = conv.weight.requires_grad or (conv.bias is not None and conv.bias.requires_grad)
-        if trained or not (torch.is_grad_enabled() and x.requires_grad):
+        kept = torch.is_grad_enabled() and x.requires_grad
+        if trained or not kept or torch.compiler.is_compiling():
             out: Tensor = conv._conv_forward(x, conv.weight, conv.bias)
-            return out  # stock: it keeps nothing, or what it keeps is needed
+            return out  # stock: it keeps nothing, what it keeps is needed, or a compiler decides
         dtype = _autocast_type(x)
         bias = None if conv.bias is None else conv.bias.to(dtype)
         options: Any = (conv.stride, conv.padding, conv.dilation, conv.groups)
@@ -49,8 +50,10 @@ class LeanNorm(nn.Module):
         norm = self.norm
         norm._check_input_dim(z)
         broadcasts = residual is not None and residual.shape != z.shape
-        if z.numel() == 0 or broadcasts:  # nothing to measure, or not ours to fuse
-            out = norm(z) if z.numel() == 0 else LeanNorm(norm, False, self.across)(z)
+        # Nothing to measure; or a compiler is at work, which fuses by itself and knows no C++.
+        stock = z.numel() == 0 or (torch.compiler.is_compiling() and self.across is None)
+        if stock or broadcasts:  # a sum that broadcasts is not ours to fuse
+            out = norm(z) if stock else LeanNorm(norm, False, self.across)(z)
             out = out if residual is None else out + residual
             return F.relu(out) if self.relu else out
         across = self.across if self.across is not None and self.across.together else None
