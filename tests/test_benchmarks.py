@@ -141,6 +141,13 @@ def test_a_piece_that_fails_is_written_and_the_rest_goes_on(tmp_path):
     assert later.values["steps"]["one"]["result"] == "now it works"
 
 
+def test_runs_that_an_engine_refuses_are_trained_by_eager():
+    gpu, cpu = script("gpu"), torch.device("cpu")
+    assert gpu.engines_for(gpu.PAPER[0], "fused", cpu) == ["fused", "eager"]
+    assert gpu.engines_for(gpu.PAPER[0].replace(trainable="all"), "fused", cpu) == ["eager"]
+    assert len({spec.id for spec in gpu.PAPER}) == 3 + 20 - 2 + 9 + 2 + 30 + 6
+
+
 def test_a_wrong_engine_fails_the_check(monkeypatch):
     gpu = script("gpu")
     monkeypatch.setattr(gpu, "ENGINES", ["eager", "lean", "fused"])
