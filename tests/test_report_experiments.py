@@ -8,6 +8,7 @@ from test_analysis import make_run
 from test_report import Page, plain
 
 from gammabeta import RunSpec
+from gammabeta.paper.report import report_runs
 from gammabeta.report import report_html
 from gammabeta.store import list_runs
 
@@ -40,7 +41,7 @@ def test_each_question_has_answer_figure_table_and_sources(store):
     assert "rise from 43.0 % to 52.0 % (means over 1 to 2 seeds)." in text
     assert "The published recipe, 160 epochs. The data was JPEG copies of the images" in text
     assert "16 epochs instead of 160, so the published numbers are no target" in text
-    row = re.search(r'ResNet-14</td>\s*<td>1,120</td>\s*<td class="main">47.7 %</td>.*?</tr>', text,
+    row = re.search(r'ResNet-14</td>\s*<td class="main">47.7 %</td>.*?</tr>', text,
                     re.DOTALL)  # fmt: skip
     assert row
     assert "<td>48.1 %</td><td>\N{MINUS SIGN}0.4</td>" in row[0]
@@ -81,3 +82,20 @@ def test_a_damaged_run_is_told_of_below(store):
     assert "rise from" not in text
     assert "<h2>Other runs</h2>" in text
     assert f"<code>{run.id}</code>" in text
+
+
+def test_the_runs_of_the_report_have_a_chapter(tmp_path):
+    found = {run.name: run for run in report_runs()}
+    bn, cosine = found["bn-only-adam"], found["full-all-sgd-cosine"]
+    write_point(tmp_path, bn.published, 0.43)
+    write_point(tmp_path, cosine.intended, 0.6)
+    text = page_of(tmp_path)
+    Page(text)
+    assert "run again?</h2>" in text
+    # bn-bs-1024-crctd-3 was the same recipe
+    assert "Of 24 published runs 2 have a counterpart here" in text
+    assert "the differences are \N{MINUS SIGN}0.7 to +0.5 points" in text
+    assert "with gamma and beta alone, 60.0 % with everything." in text
+    assert "bn, adam, constant 0.001, 1024</td>" in text
+    assert re.search(r"all, sgd, cosine 0.1, 128, as intended</td>\s*<td[^>]*>60.0 %", text)
+    assert "Other runs" not in text

@@ -87,7 +87,8 @@ def _draw(
     ends: dict[str, tuple[float, float]] = {}
     for line in lines:
         known = [(x, y) for x, y in zip(line.x, line.published, strict=True) if y is not None]
-        if known:
+        named = width > NARROW or any(line.ours)  # where there is no room for its name, by ours
+        if known and named:
             lone = not line.joined or len(known) == 1
             axes.plot(
                 *zip(*known, strict=True), color=PUBLISHED, linewidth=1,

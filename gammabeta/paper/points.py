@@ -143,6 +143,14 @@ def _point(spec: RunSpec, published: float | None, index: dict[str, list[RunFold
     )
 
 
+def single_points(
+    specs: Iterable[tuple[RunSpec, float | None]], runs: Iterable[RunFolder]
+) -> list[Point]:
+    """Points of no experiment: of specs as they were run, each with what was published of it."""
+    index = _index(runs)
+    return [_point(spec, published, index) for spec, published in specs]
+
+
 def _lengths(point: RunSpec, scale: Scale) -> tuple[int, int | None]:
     """(epochs, subsample) of a point at a scale, as `Scale.apply` sets them."""
     if scale.epochs is None:

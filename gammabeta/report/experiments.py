@@ -9,7 +9,9 @@ from gammabeta.figures import drawings
 from gammabeta.paper import experiments
 from gammabeta.paper.points import View, views
 from gammabeta.report.answers import answer
-from gammabeta.report.pictures import Picture, picture
+from gammabeta.report.chapter import Chapter, ShownView
+from gammabeta.report.notebooks import notebook_chapter
+from gammabeta.report.pictures import picture
 from gammabeta.report.settings import (
     axis_name,
     caption,
@@ -25,36 +27,6 @@ from gammabeta.report.settings import (
 )
 from gammabeta.report.sources import sources
 from gammabeta.store import RunFolder
-
-
-@dataclass(frozen=True)
-class ShownView:
-    """An experiment as a store has it at one scale. headline: what sets it apart from the others of
-    its chapter. has: which columns its table needs. folders: the runs it shows or names."""
-
-    id: str
-    headline: str
-    answer: str
-    setting: list[str]
-    pictures: list[Picture]
-    rows: list[dict[str, object]]
-    line: str
-    axis: str
-    has: dict[str, bool]
-    measured: list[tuple[str, dict[str, str]]]
-    missing: list[str]
-    sources: list[tuple[str, list[str]]]
-    recipe: list[tuple[str, str]]
-    folders: list[RunFolder]
-
-
-@dataclass(frozen=True)
-class Chapter:
-    """One question of the paper that the store can answer."""
-
-    id: str
-    question: str
-    views: list[ShownView]
 
 
 @dataclass(frozen=True)
@@ -86,6 +58,8 @@ def chapters(runs: Sequence[RunFolder]) -> tuple[list[Chapter], list[OpenQuestio
             still_open.append(
                 OpenQuestion(experiment.name, experiment.question, count_of_missing(best))
             )
+    report = notebook_chapter(readable, rows)
+    told += [report] if report else []
     return told, still_open if told else []
 
 
