@@ -134,7 +134,7 @@ def test_a_single_value_per_channel_is_refused_as_torch_does():
 
 def test_a_second_backward_says_it_is_not_there():
     z = draw(2, 3, 3, 3).requires_grad_()
-    out, *_ = NormAct.apply(z, draw(3), draw(3), None, None, None, 1e-5, True)
+    out, *_ = NormAct.apply(z, draw(3), draw(3), None, None, None, 1e-5, True, None)
     (first,) = torch.autograd.grad(out.sum(), z, create_graph=True)
     with pytest.raises(RuntimeError, match="does not require grad"):
         first.sum().backward()
