@@ -51,9 +51,40 @@ def is_norm(module: nn.Module) -> bool:
 
 def has_statistics(module: nn.Module) -> bool:
     """Whether `module` is a normalisation layer that keeps running statistics."""
-    return module._buffers.get("running_mean") is not None and (
-        isinstance(module, _NormBase) or is_norm(module) or not module._parameters
+    return (
+        module._buffers.get("running_mean") is not None
+        and not is_frozen_norm(module)
+        and (isinstance(module, _NormBase) or is_norm(module) or not module._parameters)
     )
+
+
+def is_frozen_norm(module: nn.Module) -> bool:
+    """Whether `module` keeps gamma and beta as buffers beside its statistics, and so can neither
+    train them nor follow the data: torchvision's FrozenBatchNorm2d, and DETR's."""
+    return {"weight", "bias", "running_mean", "running_var"} <= module._buffers.keys()
+
+
+def left_alone(module: nn.Module) -> dict[str, str]:
+    """Layers that no part but `all`, `name:REGEX` and perhaps `bias` selects from, and why: module
+    name -> a few words. They own parameters directly and are no layer of torch, or they are
+    normalisation layers frozen by their making. The network itself is none of its layers."""
+    found = {}
+    for name, child in module.named_modules():
+        kind = type(child).__name__
+        if is_frozen_norm(child):
+            found[name] = f"{kind}, whose gamma and beta are buffers"
+        elif (
+            name
+            and not _is_known(child)
+            and any(each is not None for each in child._parameters.values())
+        ):
+            found[name] = f"{kind}, of unknown kind"
+    return found
+
+
+def _is_known(module: nn.Module) -> bool:
+    of_torch = type(module).__module__.startswith("torch.")
+    return of_torch or isinstance(module, nn.Linear | _ConvNd | nn.Embedding) or is_norm(module)
 
 
 def roles(module: nn.Module, output: str | None = None) -> list[Role]:
@@ -103,18 +134,22 @@ def _shortcut_modules(module: nn.Module) -> set[str]:
 
 
 def find_output(module: nn.Module, output: str | None = None) -> str | None:
-    """Name of the classifier: the module named by `output`, else what `get_classifier()` returns
-    (timm), else the last module with parameters if that is a linear layer, else None. One of
-    several heads in a ModuleList or ModuleDict is no clear case: None."""
+    """Name of the classifier: the module named by `output`; else what `get_classifier()` (timm) or
+    `get_output_embeddings()` (transformers) returns; else the last module with parameters, if that
+    is a linear layer. None where that is not clear: several heads, or a model without any."""
     names = {id(child): name for name, child in module.named_modules()}
     if output is not None:
         if output not in names.values():
-            raise InputError(f"no module is named '{output}'; {linear_layers(module)}")
+            raise InputError(f"no module is named {output!r}; {linear_layers(module)}")
         return output
-    get_classifier = getattr(module, "get_classifier", None)
-    name = names.get(id(get_classifier())) if callable(get_classifier) else None
-    if name is not None:
-        return str(name)
+    for accessor in ("get_classifier", "get_output_embeddings"):
+        head = _call(module, accessor)
+        if isinstance(head, tuple | list | nn.ModuleList | nn.ModuleDict):
+            return None
+        if id(head) in names:
+            return str(names[id(head)])
+    if getattr(module, "base_model", None) is module:  # so transformers mark one without a head
+        return None
     last = None
     for child in module.modules():
         if any(parameter is not None for parameter in child._parameters.values()):
@@ -122,7 +157,30 @@ def find_output(module: nn.Module, output: str | None = None) -> str | None:
     if not isinstance(last, nn.Linear):
         return None
     parent = module.get_submodule(names[id(last)].rpartition(".")[0])
-    return None if isinstance(parent, nn.ModuleList | nn.ModuleDict) else names[id(last)]
+    return None if _is_one_of_several(last, parent) else names[id(last)]
+
+
+def _call(module: nn.Module, accessor: str) -> object:
+    """What a method without arguments returns, if there is one and it can."""
+    method = getattr(module, accessor, None)
+    try:
+        return method() if callable(method) else None
+    except (TypeError, AttributeError, NotImplementedError):
+        return None
+
+
+def _is_one_of_several(last: nn.Linear, parent: nn.Module) -> bool:
+    """Whether a linear layer is one head of several: beside another that takes the same features
+    and does not lead to it."""
+    if isinstance(parent, nn.ModuleList | nn.ModuleDict):
+        return True
+    return not isinstance(parent, nn.Sequential) and any(
+        isinstance(other, nn.Linear)
+        and other is not last
+        and other.in_features == last.in_features
+        and other.out_features != last.in_features
+        for other in parent.children()
+    )
 
 
 def linear_layers(module: nn.Module) -> str:

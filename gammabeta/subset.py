@@ -9,7 +9,7 @@ import hashlib
 import re
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,15 @@ from torch.nn.modules.conv import _ConvNd
 
 from gammabeta import language, sparse
 from gammabeta.errors import InputError, RunError
-from gammabeta.roles import Role, find_output, has_statistics, linear_layers, roles
+from gammabeta.roles import (
+    Role,
+    find_output,
+    has_statistics,
+    is_frozen_norm,
+    left_alone,
+    linear_layers,
+    roles,
+)
 from gammabeta.statistics import check_policy, set_statistics_policy
 
 
@@ -46,6 +54,22 @@ class Subset:
     statistics: str
     per_channel: int
     seed: int
+    # Layers of which only all and name:REGEX train anything: module name -> why. See roles.py.
+    left_alone: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    def __str__(self) -> str:
+        """A line for each role and verdict, and one for each layer left alone."""
+        sums: dict[tuple[str, str], list[int]] = {}
+        for row in self.table:
+            both = sums.setdefault((row.role, row.verdict), [0, 0])
+            both[0], both[1] = both[0] + row.trained, both[1] + row.size
+        lines = [f"{self.text}: {self.count:,} of {self.total:,} parameters train"]
+        lines += [
+            f"  {role:<10} {verdict:<7} {trained:,} of {size:,}"
+            for (role, verdict), (trained, size) in sums.items()
+        ]
+        lines += [f"  left alone: {name} ({why})" for name, why in self.left_alone.items()]
+        return "\n".join(lines)
 
     @property
     def count(self) -> int:
@@ -190,7 +214,14 @@ def select(
     if not any(row.trained for row in table) and expression != language.parse("none"):
         raise InputError(f"'{text}' selects nothing here; {_what_there_is(tensors)}")
     table += _statistics_rows(module, statistics)
-    return Subset(str(expression), tuple(table), statistics, expression.per_channel, seed)
+    passed_over = {
+        name: why
+        for name, why in left_alone(module).items()
+        if not any(row.trained and row.name.startswith(f"{name}.") for row in table)
+    }
+    return Subset(
+        str(expression), tuple(table), statistics, expression.per_channel, seed, passed_over
+    )
 
 
 def _part(module: nn.Module, tensors: list[Role], part: str, output: str | None) -> set[str]:
@@ -200,20 +231,47 @@ def _part(module: nn.Module, tensors: list[Role], part: str, output: str | None)
         found = {tensor.name for tensor in tensors if pattern.fullmatch(tensor.name)}
     elif part == "output":
         found = {tensor.name for tensor in tensors if tensor.role == "output"}
-        if not found and find_output(module, output) is None:
+        classifier = find_output(module, output)
+        if classifier is None:
             raise InputError(
                 "cannot tell which module is the classifier: name it, as in "
                 f"select(module, 'output', output='head'), or write name:REGEX; "
                 f"{linear_layers(module)}"
             )
+        _check_own(module, classifier, tensors)
     elif part == "bias":  # a classifier's bias is one too
         found = {tensor.name for tensor in tensors if _is_bias(tensor)}
     else:
         wanted = {"all": None, "bn": ("gamma", "beta")}.get(part, (part,))
         found = {tensor.name for tensor in tensors if wanted is None or tensor.role in wanted}
     if not found:
-        raise InputError(f"'{part}' selects nothing here; {_what_there_is(tensors)}")
+        raise InputError(
+            f"'{part}' selects nothing here; {_what_there_is(tensors)}{_frozen_norms(module)}"
+        )
     return found
+
+
+def _check_own(module: nn.Module, classifier: str, tensors: list[Role]) -> None:
+    """Refuse a classifier that shares a parameter with the rest: with it the rest would train."""
+    names = {tensor.name: tensor.role for tensor in tensors}
+    first = {id(parameter): name for name, parameter in module.named_parameters()}
+    for last, parameter in module.get_submodule(classifier).named_parameters():
+        name = first[id(parameter)]
+        if names[name] != "output":
+            raise InputError(
+                f"the classifier '{classifier}' shares its {last} with '{name}': "
+                f"to train both write name:{re.escape(name)}, or untie them first"
+            )
+
+
+def _frozen_norms(module: nn.Module) -> str:
+    frozen = [name for name, child in module.named_modules() if is_frozen_norm(child)]
+    if not frozen:
+        return ""
+    return (
+        f"; {len(frozen)} normalisation layers such as {frozen[0]} keep gamma and beta as buffers, "
+        "which cannot train: put torch's BatchNorm in their place"
+    )
 
 
 def _is_bias(tensor: Role) -> bool:

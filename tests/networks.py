@@ -120,3 +120,18 @@ class Foreign(nn.Module):
         x = self.one(self.bn_conv(x))
         x = (x + self.downsample(x)).mean((2, 3))
         return self.last(self.fc_norm(self.not_a_norm(x)))
+
+
+class FrozenBatchNorm(nn.Module):
+    """As torchvision and DETR write it: all four tensors are buffers."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.eps = 1e-5
+        for name, value in (("weight", 1.0), ("bias", 0.0), ("mean", 0.0), ("var", 1.0)):
+            name = f"running_{name}" if name in ("mean", "var") else name
+            self.register_buffer(name, torch.full((channels,), value))
+
+    def forward(self, x):
+        scale = (self.weight * (self.running_var + self.eps).rsqrt())[:, None, None]
+        return x * scale + self.bias[:, None, None] - self.running_mean[:, None, None] * scale

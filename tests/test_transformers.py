@@ -1,0 +1,107 @@
+"""Real models of transformers, from small configurations: what is selected of them trains, the rest
+does not move, nothing is renamed. Their import takes seconds, so they are all here."""
+
+import pytest
+import torch
+
+from gammabeta import InputError, select
+
+transformers = pytest.importorskip("transformers")
+
+SMALL = {
+    "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24,
+    "num_labels": 3,
+}  # fmt: skip
+WORDS = {"vocab_size": 20, "pad_token_id": 0}
+
+
+def resnet():
+    config = transformers.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=3
+    )
+    return transformers.ResNetForImageClassification(config), {
+        "pixel_values": torch.randn(4, 3, 32, 32)
+    }
+
+
+def vit():
+    config = transformers.ViTConfig(**SMALL, image_size=16, patch_size=8)
+    return transformers.ViTForImageClassification(config), {
+        "pixel_values": torch.randn(4, 3, 16, 16)
+    }
+
+
+def bert():
+    config = transformers.BertConfig(**SMALL, **WORDS)
+    return transformers.BertForSequenceClassification(config), words()
+
+
+def llama():
+    config = transformers.LlamaConfig(**SMALL, **WORDS, num_key_value_heads=2)
+    return transformers.LlamaForSequenceClassification(config), words()
+
+
+def words():
+    return {"input_ids": torch.randint(1, 20, (4, 5))}
+
+
+# model, what its head is called, values of norms, of the head
+CASES = [
+    (resnet, "classifier.1", 2 * (8 + 8 + 8 + 16 * 3), 51),
+    (vit, "classifier", 2 * 16 * 3, 51),
+    (bert, "classifier", 2 * 16 * 3, 51),
+    (llama, "score", 16 * 3, 48),
+]
+
+
+@pytest.mark.parametrize(("make", "head", "norms", "outputs"), CASES)
+def test_a_subset_of_a_model_trains_and_nothing_else_moves(make, head, norms, outputs):
+    torch.manual_seed(0)
+    model, batch = make()
+    keys, kinds = list(model.state_dict()), [type(each) for each in model.modules()]
+    subset = select(model, "bn+output", statistics="frozen")
+    assert subset.count == norms + outputs
+    assert {row.name for row in subset.table if row.role == "output"} == {
+        name for name in keys if name.startswith(f"{head}.")
+    }
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    leaves = subset.apply(model)
+    optimiser = torch.optim.SGD(leaves.values(), 0.1, momentum=0.9, weight_decay=0.01)
+    for _ in range(2):
+        model.train()  # as every trainer does; the statistics stay all the same
+        optimiser.zero_grad()
+        model(**batch, labels=torch.tensor([0, 1, 2, 0])).loss.backward()
+        optimiser.step()
+    assert [type(each) for each in model.modules()] == kinds
+    assert list(model.state_dict()) == keys
+    moved = {name for name in keys if not torch.equal(before[name], model.state_dict()[name])}
+    assert moved <= leaves.keys()
+    assert len(moved) > 0.9 * len(leaves)  # a beta may have no gradient in two steps
+
+
+def test_a_policy_of_track_lets_the_statistics_follow():
+    model, batch = resnet()
+    select(model, "bn").apply(model)
+    name = "resnet.embedder.embedder.normalization.running_mean"
+    before = model.state_dict()[name].clone()
+    model.train()(**batch)
+    assert not torch.equal(before, model.state_dict()[name])
+
+
+def test_roles_of_parameters_outside_known_layers_are_named():
+    subset = select(vit()[0], "bn+output")
+    assert subset.left_alone == {"vit.embeddings": "ViTEmbeddings, of unknown kind"}
+    assert {row.name for row in subset.table if row.role == "other"} == {
+        "vit.embeddings.cls_token", "vit.embeddings.position_embeddings",
+    }  # fmt: skip
+
+
+def test_headless_and_tied_models_are_refused_with_the_candidates():
+    config = transformers.BertConfig(**SMALL, **WORDS)
+    headless = transformers.BertModel(config)
+    with pytest.raises(InputError, match=r"cannot tell which .* pooler\.dense$"):
+        select(headless, "output")
+    assert select(headless, "output", output="pooler").count == 16 * 16 + 16
+    tied = transformers.BertForMaskedLM(config)
+    with pytest.raises(InputError, match=r"shares its weight with .*word_embeddings\.weight'"):
+        select(tied, "bn+output")
