@@ -15,6 +15,7 @@ from gammabeta.arguments import Parser, with_source
 from gammabeta.commands import (
     analyze,
     bench,
+    compact,
     delta,
     demo,
     models,
@@ -29,7 +30,9 @@ from gammabeta.environment import launched
 from gammabeta.errors import GammabetaError, InputError
 
 # In the order of --help.
-COMMANDS = (demo, train, sweep, reproduce, runs, models, analyze, report, delta, run_info, bench)
+COMMANDS = (
+    demo, train, sweep, reproduce, runs, models, analyze, report, compact, delta, run_info, bench,
+)  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> int:

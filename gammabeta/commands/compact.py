@@ -1,0 +1,119 @@
+"""`gammabeta compact`: a smaller network that computes the same thing."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from gammabeta.arguments import add_command, add_runs_folder, finish, reader, runs_folder
+from gammabeta.errors import about
+from gammabeta.gammas import SMALL
+
+
+def add(commands: Any) -> None:
+    text = "write a smaller network that computes what a run does without its small gammas"
+    parser = add_command(commands, "compact", _compact, text)
+    parser.add_argument("run", metavar="RUN", help="a run's id, or the start of it")
+    add_threshold(parser)
+    parser.set_defaults(threshold=SMALL)
+    parser.add_argument(
+        "--out", default="compact.safetensors", metavar="FILE", help="(compact.safetensors)"
+    )
+    add_images(parser)
+    add_runs_folder(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    finish(parser)
+
+
+def add_threshold(parser: Any) -> None:
+    parser.add_argument(
+        "--threshold",
+        type=reader("lr"),
+        metavar="VALUE",
+        help=f"gammas smaller than this become zero ({SMALL:g})",
+    )
+
+
+def add_images(parser: Any) -> None:
+    parser.add_argument(
+        "--images", type=reader("batch_size"), metavar="N", help="first N test images (all)"
+    )
+    parser.add_argument(
+        "--data-dir",
+        metavar="DIR",
+        help="where the data set's files are (default: $GAMMABETA_DATA)",
+    )
+
+
+def _compact(options: argparse.Namespace) -> None:
+    from gammabeta import deploy
+    from gammabeta.run import load_run
+
+    out = Path(options.out)
+    with about("out"):
+        deploy.check_out(out, (".safetensors",))
+    run = load_run(options.run, runs_folder(options))
+    deployed = deploy.open_run(run, options.data_dir, options.images)
+    print("looking for channels that are switched off ...", file=sys.stderr)
+    compaction = deployed.compact(options.threshold)
+    measured = deploy.compare(deployed, compaction)
+    measured["costs"] = deploy.costs(deployed, compaction)
+    deploy.write_compact(out, compaction, measured)
+    if options.json:
+        shown = deploy.summary(compaction) | measured | {"out": str(out)}
+        print(json.dumps(shown | {"ledger": str(deploy.ledger_path(out))}, indent=1))
+    else:
+        _print(compaction, measured)
+        print(f"wrote {out} and {deploy.ledger_path(out)}")
+
+
+def _print(compaction: Any, measured: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    from gammabeta.display import make_console, percent
+
+    off, layers = sum(compaction.switched_off.values()), compaction.ledger.layers()
+    accuracy = measured["test_accuracy"]
+    print(
+        f"{off} gammas set to zero: accuracy {percent(accuracy['original'])} -> "
+        f"{percent(accuracy['snapped'])} on {measured['images']:,} test images, largest change of "
+        f"a logit {measured['largest_logit_change_by_snapping']:.3g}; the rest is exact"
+    )
+    console = make_console(sys.stdout)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("layer")
+    for title in ("channels", "left"):
+        table.add_column(title, justify="right")
+    table.add_column("removed because")
+    for row in layers:
+        why = ", ".join(f"{why} ({count})" for why, count in row["removed"].items())
+        table.add_row(row["layer"], str(row["before"]), str(row["after"]), why)
+    console.print(table)
+    print()
+    console.print(_costs(measured["costs"]))
+    worst = max(check.fp64 for check in compaction.checks)
+    sizes = sorted({f"{height}x{width}" for height, width in (c.size for c in compaction.checks)})
+    print(f"\nchecked: same logits up to {worst:.0e} in fp64, at {' and '.join(sizes)} pixels")
+    for note in compaction.notes:
+        print(f"note: {note}")
+
+
+def _costs(rows: list[dict[str, Any]]) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("network")
+    times = list(rows[0]["latency"])
+    for title in (
+        "parameters",
+        "operations",
+        "bytes",
+        *(f"ms for {size} (fastest)" for size in times),
+    ):
+        table.add_column(title, justify="right")
+    for row in rows:
+        counts = [f"{row[key]:,}" for key in ("parameters", "operations", "bytes")]
+        spans = [f"{row['latency'][size]['fastest_ms']:.2f}" for size in times]
+        table.add_row(row["network"], *counts, *spans)
+    return table

@@ -1,0 +1,46 @@
+"""The one step of compaction that changes what a network computes: small gammas become zero."""
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from gammabeta.errors import InputError
+
+
+def batch_norms(module: nn.Module) -> dict[str, _BatchNorm]:
+    """Name -> BatchNorm with a gamma. Raises InputError where the network has none."""
+    found = {
+        name: layer
+        for name, layer in module.named_modules()
+        if isinstance(layer, _BatchNorm) and layer.weight is not None
+    }
+    if not found:
+        raise InputError("this network has no BatchNorm with a gamma: there is nothing to compact")
+    return found
+
+
+@torch.no_grad()
+def snap(module: nn.Module, threshold: float) -> dict[str, int]:
+    """Set every gamma with |gamma| < threshold to zero, in place: how many, by layer.
+
+    Raises InputError, before it changes anything, for a threshold that would empty a layer which
+    is not empty already.
+    """
+    norms = batch_norms(module)
+    if not threshold >= 0:
+        raise InputError(f"threshold is {threshold:g}: write 0 or more", "threshold")
+    largest = {name: float(layer.weight.abs().max()) for name, layer in norms.items()}
+    emptied = [name for name, most in largest.items() if 0 < most < threshold]
+    if emptied:
+        most = min(largest[name] for name in emptied)
+        raise InputError(
+            f"threshold {threshold:g} would switch off all {len(norms[emptied[0]].weight)} "
+            f"channels of {emptied[0]}: write {most:.3g} or less",
+            "threshold",
+        )
+    counts = {}
+    for name, layer in norms.items():
+        small = (layer.weight.abs() < threshold) & (layer.weight != 0)
+        layer.weight[small] = 0.0
+        counts[name] = int(small.sum())
+    return counts

@@ -1,0 +1,199 @@
+"""From a run to files that others use: its network made smaller (gammabeta.compact), what that cost
+and saved, and the description that travels with it."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gammabeta.build import check_data, load_data
+from gammabeta.compact import Compaction, compact_module, encode
+from gammabeta.compact.measure import file_size, latencies, operations, parameters
+from gammabeta.disk import encode_json, replace_file
+from gammabeta.engine.batches import Batches
+from gammabeta.engine.stream import make_batches
+from gammabeta.environment import environment
+from gammabeta.errors import InputError, RunError, about
+from gammabeta.run import Run
+from gammabeta.version import __version__
+
+CHECKED = 8  # images on which the result is checked
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A run's network and its test images. about: JSON values for whoever uses the network."""
+
+    run: Run
+    network: nn.Module
+    batches: Batches
+    about: dict[str, Any]
+
+    @property
+    def few(self) -> Tensor:
+        """The first test images, (N, C, H, W) fp32, normalised."""
+        images, _ = next(iter(self.batches.test()))
+        return images[:CHECKED].contiguous()
+
+    def compact(self, threshold: float) -> Compaction:
+        """See `compact_module`."""
+        with about("threshold"):
+            return compact_module(
+                self.network,
+                self.few,
+                threshold=threshold,
+                about=self.about | {"threshold": threshold},
+            )
+
+
+def open_run(run: Run, data_dir: str | Path | None = None, images: int | None = None) -> Deployed:
+    """A trained run with its test images, or the first `images` of them. Raises InputError for data
+    that is not the run's, RunError for a run without a checkpoint."""
+    if run.spec.statistics == "batch":
+        raise InputError(
+            f"run {run.id} evaluates with the statistics of each batch (statistics batch), so an "
+            "image has no logits of its own: choose a run with track or frozen"
+        )
+    network = run.network()
+    data = load_data(run.spec, data_dir)
+    check_data(run.folder, data)
+    count = len(data.test.labels)
+    if images is not None and not 1 <= images <= count:
+        raise InputError(
+            f"images is {images}, but run {run.id} has {count:,} test images: write 1 to {count}",
+            "images",
+        )
+    some = dataclasses.replace(data, test=data.test.first(images or count))
+    facts = {
+        "gammabeta": __version__,
+        "run": run.id,
+        "model": run.spec.model,
+        "input": {
+            "layout": "N C H W",
+            "colours": "red green blue",
+            "pixels": "(value / 255 - mean) / std",
+            "mean": list(data.mean),
+            "std": list(data.std),
+        },
+        "output": f"logits of {data.num_classes} classes",
+    }
+    return Deployed(run, network, make_batches(some, run.spec, torch.device("cpu")), facts)
+
+
+@torch.no_grad()
+def compare(deployed: Deployed, compaction: Compaction) -> dict[str, Any]:
+    """Test accuracy (fp32) of the original, the snapped and the compact network, and the largest
+    change of a logit by snapping, alone and over the largest logit."""
+    networks = {
+        "original": deployed.network,
+        "snapped": compaction.snapped,
+        "compact": compaction.network,
+    }
+    correct = dict.fromkeys(networks, 0)
+    count, changed, largest = 0, 0.0, 0.0
+    for images, labels in deployed.batches.test():
+        logits = {name: network(images) for name, network in networks.items()}
+        for name, found in logits.items():
+            correct[name] += int((found.argmax(1) == labels).sum())
+        count += len(labels)
+        changed = max(changed, float((logits["snapped"] - logits["original"]).abs().max()))
+        largest = max(largest, float(logits["original"].abs().max()))
+    return {
+        "images": count,
+        "test_accuracy": {name: hits / count for name, hits in correct.items()},
+        "largest_logit_change_by_snapping": changed,
+        "largest_logit": largest,
+    }
+
+
+@torch.no_grad()
+def costs(
+    deployed: Deployed, compaction: Compaction, batch: int = 32, rounds: int = 15
+) -> list[dict[str, Any]]:
+    """A row for the original, the folded and the compact network: parameters, operations an image,
+    bytes of its file, milliseconds for 1 image and for `batch` (torch, this CPU, these threads)."""
+    networks = {
+        "original": deployed.network,
+        "folded": compaction.folded,
+        "compact": compaction.network,
+    }
+    few = deployed.few
+    many = few.repeat(-(-batch // len(few)), 1, 1, 1)[:batch].contiguous()
+    times = {
+        size: latencies({name: _call(each, images) for name, each in networks.items()}, rounds)
+        for size, images in ((1, few[:1]), (batch, many))
+    }
+    return [
+        {
+            "network": name,
+            "parameters": parameters(network),
+            "operations": operations(network, few[:1]),
+            "bytes": file_size(network),
+            "latency": {str(size): times[size][name] for size in times},
+        }
+        for name, network in networks.items()
+    ]
+
+
+def _call(network: nn.Module, images: Tensor) -> Any:
+    return lambda: network(images)
+
+
+def summary(compaction: Compaction) -> dict[str, Any]:
+    """JSON values: what was switched off, what became of every layer, and the checks."""
+    return {
+        "switched_off": sum(compaction.switched_off.values()),
+        "switched_off_by_layer": compaction.switched_off,
+        "layers": compaction.ledger.layers(),
+        "checks": [dataclasses.asdict(check) for check in compaction.checks],
+        "notes": compaction.notes,
+    }
+
+
+def ledger_path(out: Path) -> Path:
+    return out.with_suffix(".ledger.json")
+
+
+def write_compact(out: Path, compaction: Compaction, measured: Mapping[str, Any]) -> None:
+    """The network, and beside it a ledger with every channel. Both or none."""
+    ledger = summary(compaction) | dict(measured) | {"channels": compaction.ledger.rows()}
+    ledger["environment"] = environment(torch.device("cpu"))
+    write_files(
+        {ledger_path(out): encode_json(ledger, indent=None), out: encode(compaction.network)}
+    )
+
+
+def write_files(files: Mapping[Path, bytes]) -> None:
+    """All of them or none. Raises RunError where one cannot be written."""
+    written: list[Path] = []
+    try:
+        for path, data in files.items():
+            fresh = not path.exists()
+            replace_file(path, data)
+            if fresh:
+                written.append(path)
+    except OSError as error:
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise RunError(f"could not write {path} ({error.strerror or error})") from None
+
+
+def check_out(out: Path, suffixes: tuple[str, ...]) -> None:
+    """Raise InputError for a file name under which nothing can be written."""
+    if out.suffix not in suffixes:
+        raise InputError(f"{out} must end in {' or '.join(suffixes)}")
+    try:
+        is_folder, has_parent = out.is_dir(), out.parent.is_dir()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{str(out)!r} is no file name ({error}): name another") from None
+    if is_folder:
+        raise InputError(f"{out} is a folder: name a file, for example {out / f'net{suffixes[0]}'}")
+    if not has_parent:
+        raise InputError(f"there is no folder {out.parent}: make it, or name another file")
+    if not os.access(out.parent, os.W_OK):
+        raise InputError(f"no file can be written in {out.parent}: name another folder")

@@ -1,0 +1,114 @@
+"""gammabeta compact and export: from a run to files."""
+
+import json
+
+import pytest
+import torch
+
+from gammabeta import RunSpec, deploy, train
+from gammabeta.cli import main
+from gammabeta.compact import load
+
+SPEC = RunSpec(
+    model="cifar_resnet_8_4", data="synthetic", epochs=1, batch_size=32, subsample=64,
+    test_subsample=40, crop_padding=2,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of a second, in a folder `runs`."""
+    folder = tmp_path_factory.mktemp("deploy")
+    return train(SPEC, folder / "runs")
+
+
+@pytest.fixture
+def here(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def call(capsys, trained, *words):
+    code = main([*(str(word) for word in words), "--runs", str(trained.folder.path.parent)])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def files(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_compact_writes_a_network_and_a_ledger(here, trained, capsys):
+    code, out, err = call(capsys, trained, "compact", trained.id, "--threshold", "0.1", "--json")
+    assert code == 0, err
+    assert files(here) == ["compact.ledger.json", "compact.safetensors"]
+    shown = json.loads(out)
+    assert shown["switched_off"] == sum(shown["switched_off_by_layer"].values()) > 0
+    assert shown["images"] == 40
+    assert shown["test_accuracy"]["snapped"] == shown["test_accuracy"]["compact"]
+    rows = {row["network"]: row for row in shown["costs"]}
+    assert rows["compact"]["parameters"] < rows["original"]["parameters"]
+    assert rows["folded"]["operations"] == rows["original"]["operations"]
+    ledger = json.loads((here / "compact.ledger.json").read_text())
+    assert len(ledger["channels"]) == sum(row["before"] for row in shown["layers"])
+    network = load(here / "compact.safetensors")
+    assert network.about["run"] == trained.id
+    assert network.about["input"]["mean"] == [0.485, 0.456, 0.406]
+    few = deploy.open_run(trained).few
+    snapped = trained.network()
+    for layer in snapped.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.weight.data[layer.weight.abs() < 0.1] = 0
+    torch.testing.assert_close(network(few), snapped(few).detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_compact_tells_what_happened(here, trained, capsys):
+    code, out, err = call(
+        capsys, trained, "compact", trained.id[:6], "--images", "10", "--out", "a.safetensors"
+    )
+    assert code == 0, err
+    assert files(here) == ["a.ledger.json", "a.safetensors"]
+    said = (
+        "gammas set to zero: accuracy", "on 10 test images", "removed because", "operations",
+        "checked: same logits up to", "at 32x32 and 48x48 pixels",
+    )  # fmt: skip
+    for words in said:
+        assert words in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--threshold 5", "--threshold 5 would switch off all 4 channels of bn: write 0."),
+        ("--threshold -1", "--threshold is -1: write 0 or more"),
+        ("--threshold nan", "--threshold is nan"),
+        ("--threshold much", "'much' is not a number"),
+        ("--images 41", "--images is 41, but run"),
+        ("--images 0", "--images is 0"),
+        ("--out net.bin", "--out: net.bin must end in .safetensors"),
+        ("--out nowhere/a.safetensors", "there is no folder nowhere"),
+        ("--data-dir x", "needs no files"),
+    ],
+)
+def test_wrong_uses_of_compact(here, trained, capsys, words, message):
+    code, out, err = call(capsys, trained, "compact", trained.id, *words.split())
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.strip().splitlines()[-1].startswith("gammabeta: ")
+    assert files(here) == []
+
+
+def test_a_run_that_evaluates_by_batch_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run = train(SPEC.replace(statistics="batch"), "runs")
+    code, _, err = call(capsys, run, "compact", run.id)
+    assert code == 2
+    assert "has no logits of its own" in err
+    assert files(tmp_path) == ["runs"]
+
+
+def test_both_files_or_none(tmp_path):
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(deploy.RunError, match="could not write"):
+        deploy.write_files({tmp_path / "a": b"1", tmp_path / "taken": b"2"})
+    assert files(tmp_path) == ["taken"]
