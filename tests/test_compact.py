@@ -283,9 +283,7 @@ def test_latencies_are_measured_in_turns():
     calls = []
     found = latencies({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=5)
     assert calls == ["a", "b"] * 7
-    assert all(
-        times["low_ms"] <= times["median_ms"] <= times["high_ms"] for times in found.values()
-    )
+    assert all(0 <= times["fastest_ms"] <= times["median_ms"] for times in found.values())
 
 
 def test_the_loader_stands_alone():
