@@ -1,9 +1,9 @@
-"""The tables of docs/performance.md, from results/ and from the plans of the networks.
+"""The tables of docs/performance.md and of the README, from results/ and from the networks' plans.
 
     python benchmarks/tables.py [--check]
 
 Each stands between two comments, `<!-- begin NAME -->` and `<!-- end NAME -->`, and is written
-anew; --check only says whether the page is as it would be written. A table whose file is not there
+anew; --check only says whether the pages are as they would be written. A table whose file is not there
 says that it was not measured, and how to measure it.
 """
 
@@ -19,9 +19,13 @@ from gammabeta.bench import CONVOLUTIONS
 from gammabeta.bench.show import number
 from gammabeta.fused.plan import make_plan
 from gammabeta.models import architecture
+from gammabeta.names import parse_name, readable
+from gammabeta.paper import published_accuracy
+from gammabeta.paper.experiments import SUBSETS
+from gammabeta.spec import RunSpec
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = ROOT / "docs" / "performance.md"
+PAGES = (ROOT / "docs" / "performance.md", ROOT / "README.md")
 RESULTS = ROOT / "results"
 DEPTHS = (14, 110, 866)
 # Of an H100 (SXM), from its data sheet: bytes a second, and dense bf16 operations a second.
@@ -192,12 +196,48 @@ def gpu(results: Path) -> str:
     return "\n\n".join([*parts, *failed])
 
 
+def cifar10(results: Path) -> str:
+    """The runs of the paper's experiments: means over seeds, beside what was published for the
+    whole recipe."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    runs = json.loads((results / "cifar10.json").read_text())
+    for run in runs:
+        spec = RunSpec.from_dict(run["spec"])
+        groups.setdefault((-spec.epochs, spec.replace(seed=0, epochs=160)), []).append(run)
+    rows = []
+    for (epochs, recipe), members in sorted(groups.items(), key=_place):
+        reached = [100 * run["result"]["test_accuracy"] for run in members]
+        small = [100 * run["result"]["small_gammas"] for run in members]
+        published = published_accuracy(recipe)
+        start = "" if recipe.norm_init == "uniform" else f", {recipe.norm_init}"
+        span = f"{min(reached):.1f}-{max(reached):.1f}" if len(members) > 1 else "-"
+        trains_gamma = any(part in recipe.trainable for part in ("bn", "gamma", "all"))
+        rows.append([
+            f"{readable(recipe.model)}, `{recipe.trainable}`{start}", f"{-epochs}",
+            f"{statistics.fmean(reached):.1f}", span, f"{len(members)}",
+            "-" if published is None else f"{100 * published:.1f}",
+            f"{statistics.fmean(small):.1f}" if trains_gamma else "-",
+        ])  # fmt: skip
+    head = ["what trains", "epochs", "test accuracy, %", "least-most", "seeds",
+            "published, 160 epochs", "gammas below 0.01, %"]  # fmt: skip
+    return table(head, rows)
+
+
+def _place(item: tuple[tuple[int, RunSpec], object]) -> tuple[Any, ...]:
+    """The paper's length first, then by network, subset and start."""
+    (epochs, recipe), _ = item
+    name = parse_name(recipe.model)
+    order = SUBSETS.index(recipe.trainable) if recipe.trainable in SUBSETS else len(SUBSETS)
+    return epochs, name.depth, name.filters, order, len(recipe.trainable), str(recipe)
+
+
 # name -> (the table, how to measure what it shows)
 TABLES: dict[str, tuple[Callable[[Path], str], str]] = {
     "floors": (floors, ""),
     "speed_cpu": (speed_cpu, "benchmarks/speed.py --out results/speed_cpu.json"),
     "members_cpu": (members_cpu, "benchmarks/members.py --out results/members_cpu.json"),
     "loss_cpu": (loss_cpu, "benchmarks/loss.py --out results/loss_cpu.json --data-dir DIR"),
+    "cifar10": (cifar10, "benchmarks/keep_results.py RUNS results/cifar10.json --data cifar10"),
     "gpu": (gpu, "benchmarks/gpu.py --out results/gpu.json --data-dir DIR"),
 }
 
@@ -221,11 +261,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if it differs")
     options = parser.parse_args()
-    old = PAGE.read_text(encoding="utf-8")
-    new = render(old)
-    if options.check:
-        raise SystemExit(new != old)
-    PAGE.write_text(new, encoding="utf-8")
+    for page in PAGES:
+        old = page.read_text(encoding="utf-8")
+        new = render(old)
+        if options.check and new != old:
+            raise SystemExit(f"{page} is not as it would be written")
+        page.write_text(new, encoding="utf-8")
 
 
 if __name__ == "__main__":
