@@ -55,9 +55,8 @@ def main() -> None:
     runs.sort(key=lambda run: json.dumps([run.spec[name] for name in ORDER]))
     options.out.write_text(json.dumps([kept(run) for run in runs], indent=1) + "\n")
     for row in run_rows(runs):
-        print(
-            f"{row.model} {row.trainable:12} seed {row.seed} {row.epochs} epochs {row.test_accuracy:.2%}"
-        )
+        told = f"{row.model} {row.trainable:12} seed {row.seed} {row.epochs} epochs"
+        print(f"{told} {row.test_accuracy:.2%}")
 
 
 if __name__ == "__main__":

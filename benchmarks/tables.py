@@ -3,8 +3,8 @@
     python benchmarks/tables.py [--check]
 
 Each stands between two comments, `<!-- begin NAME -->` and `<!-- end NAME -->`, and is written
-anew; --check only says whether the pages are as they would be written. A table whose file is not there
-says that it was not measured, and how to measure it.
+anew; --check only says whether the pages are as they would be written. A table whose file is not
+there says that it was not measured, and how to measure it.
 """
 
 import argparse
