@@ -8,6 +8,7 @@ if "torch" not in sys.modules:
     # does anything else a step then takes up to thirty times as long. A shorter wait costs nothing.
     os.environ.setdefault("GOMP_SPINCOUNT", "100000")
 
+from gammabeta.bank import Bank
 from gammabeta.delta import load_delta, load_network, save_delta
 from gammabeta.errors import GammabetaError, InputError, RunError
 from gammabeta.listen import progress
@@ -19,6 +20,7 @@ from gammabeta.sweep import grid, sweep
 from gammabeta.version import __version__
 
 __all__ = [
+    "Bank",
     "GammabetaError",
     "InputError",
     "Run",

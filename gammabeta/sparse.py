@@ -6,10 +6,14 @@ concern the chosen entries and nothing else: a masked gradient would let decay a
 the rest (pytorch/pytorch#38581). The module keeps its parameters, their names and its state_dict.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.parallel import DistributedDataParallel
 
 from gammabeta import rng
 from gammabeta.errors import InputError
@@ -70,7 +74,12 @@ class SparseEntries:
                 "move the module to its device first, then call Subset.apply"
             )
         flat = frozen.detach().flatten()
-        scattered = flat.scatter(0, self.index.flatten(), self.leaf.flatten().to(flat.dtype))
+        leaf: Tensor = self.leaf
+        # DistributedDataParallel averages the gradients of parameters, which the leaf is not.
+        parallel = getattr(DistributedDataParallel, "_active_ddp_module", None)
+        if parallel is not None and torch.is_grad_enabled() and leaf.requires_grad:
+            leaf = _Averaged.apply(leaf, parallel.process_group)  # type: ignore[no-untyped-call]
+        scattered = flat.scatter(0, self.index.flatten(), leaf.flatten().to(flat.dtype))
         module.__dict__["weight"] = scattered.view_as(frozen).to(
             memory_format=torch.channels_last
             if frozen.dim() == 4 and frozen.is_contiguous(memory_format=torch.channels_last)
@@ -105,6 +114,21 @@ class SparseEntries:
         for handle in self._handles:
             handle.remove()
         del self.module.__dict__["_gammabeta_sparse"]
+
+
+class _Averaged(torch.autograd.Function):
+    """Itself, with a gradient that is the mean over a process group."""
+
+    @staticmethod
+    def forward(ctx: Any, leaf: Tensor, group: Any) -> Tensor:
+        ctx.group = group
+        return leaf.view_as(leaf)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        mean = gradients[0] / dist.get_world_size(ctx.group)
+        dist.all_reduce(mean, group=ctx.group)
+        return mean, None
 
 
 def attached(module: nn.Module) -> dict[str, SparseEntries]:

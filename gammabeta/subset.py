@@ -6,10 +6,12 @@ language is that of language.py; the roles that its parts select are those of ro
 """
 
 import hashlib
+import math
 import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -112,6 +114,42 @@ class Subset:
                 leaves[name] = sparse.SparseEntries(layer, index).leaf
         set_statistics_policy(module, self.statistics)
         return leaves
+
+    def parameter_groups(
+        self,
+        module: nn.Module,
+        *,
+        lr: float | Mapping[str, float] | None = None,
+        decay: float | Mapping[str, float] | None = None,
+    ) -> list[dict[str, Any]]:
+        """The leaves of an applied subset as groups for any optimiser of torch: one for each role
+        that trains, with its name under "role".
+
+        lr, decay: one number, or numbers by role, as in lr={"output": 0.01}; where nothing is
+        given, the optimiser's own hold. Raises InputError for a role of which nothing trains.
+        """
+        leaves, found = self._leaves(module), {}
+        for name, row in self.trained.items():
+            if not leaves[name].requires_grad:
+                raise InputError("this subset is not applied to the module: call apply first")
+            found.setdefault(row.role, {"params": [], "role": row.role})["params"].append(
+                leaves[name]
+            )
+        for key, given in (("lr", lr), ("weight_decay", decay)):
+            argument = "decay" if key == "weight_decay" else key
+            by_role = given if isinstance(given, Mapping) else dict.fromkeys(found, given)
+            for role, value in by_role.items():
+                if role not in found:
+                    raise InputError(
+                        f"{argument} names '{role}', of which nothing trains under '{self.text}': "
+                        f"write one of {', '.join(sorted(found)) or 'none at all'}"
+                    )
+                if value is None:
+                    continue
+                if not (isinstance(value, int | float) and 0 <= value < math.inf):
+                    raise InputError(f"{argument} of '{role}' is {value}: write 0 or more")
+                found[role][key] = value
+        return list(found.values())
 
     def extract(self, module: nn.Module) -> dict[str, Tensor]:
         """Copies of the trained values of an applied subset, by parameter name."""

@@ -15,7 +15,7 @@ LEVELS = {
     "roles": 1, "sparse": 1, "statistics": 1.1, "subset": 1.2, "gammas": 1.2, "schedule": 1,
     "disk": 1, "locks": 1.1, "data": 1.1, "checkpoint": 1.1, "store": 1.2, "environment": 1,
     "processes": 1.1, "tensorfile": 1, "delta_file": 1.3,
-    "models": 2, "delta": 2.1, "passes": 2, "lean": 2.2, "fused": 2.2, "compact": 2.2,
+    "models": 2, "delta": 2.1, "bank": 2.3, "passes": 2, "lean": 2.2, "fused": 2.2, "compact": 2.2,
     "engine": 3,
     "train": 4, "build": 4,
     "trained": 4.5, "events": 4.55,
@@ -94,7 +94,7 @@ def test_every_module_can_be_imported():
 
 def test_the_public_names():
     assert sorted(gammabeta.__all__) == [
-        "GammabetaError", "InputError", "Run", "RunError", "RunSpec", "Subset", "Verdict",
+        "Bank", "GammabetaError", "InputError", "Run", "RunError", "RunSpec", "Subset", "Verdict",
         "__version__", "create_model", "grid", "load_delta", "load_network", "load_run", "progress",
         "save_delta", "select", "sweep", "train", "train_members",
     ]  # fmt: skip

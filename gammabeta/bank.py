@@ -1,0 +1,237 @@
+"""Many tasks on one backbone: switch between them in place, or mix them in one batch.
+
+A task is a delta. `activate` copies one into the network's own tensors, so that a compiled network
+stays compiled. `forward` gives every sample of a batch the gamma, beta, running statistics (and
+head) of its own task: vmap runs the network as if on one sample, so frozen layers see the whole
+batch in one pass, and whatever trained is gathered per sample.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._pytree import tree_map_only
+
+from gammabeta import sparse
+from gammabeta.delta import check_delta, current_tensors, entry_index, plain
+from gammabeta.delta_file import Delta, read_delta
+from gammabeta.errors import InputError, suggest
+
+
+class Bank:
+    """Deltas of one network, which stays the only copy of what did not train.
+
+    Move the network to its device and precision first. Its values when a task is added are the
+    base: what a task did not train, and `activate(None)`, are as they were then. The tensors that
+    tasks change are the bank's: train a task elsewhere. Not for several threads: `activate` writes
+    into the network, and `forward` exchanges its tensors and its mode while it runs.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = plain(module)
+        self._base: dict[str, Tensor] = {}  # of every tensor that some task changes
+        self._tasks: dict[str, dict[str, Tensor]] = {}
+        self._sparse: dict[str, dict[str, Tensor]] = {}  # task -> name -> index (C, K)
+        self._marks: dict[object, str] = {}
+        self._table: _Table | None = None
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The names of the tasks, in the order in which they were added."""
+        return tuple(self._tasks)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held beside the network: the tasks' values, and the base of what they change."""
+        held = [value for values in self._tasks.values() for value in values.values()]
+        held += [index for indices in self._sparse.values() for index in indices.values()]
+        return sum(value.nbytes for value in (*held, *self._base.values()))
+
+    def add(self, task: str, delta: str | Path | Delta) -> None:
+        """Add a task: a delta, or the file of one. Raises InputError, and adds nothing, where
+        `load_delta` would: another architecture, other shapes, other frozen values, damage."""
+        if not task or not isinstance(task, str):
+            raise InputError(f"{task!r} cannot name a task: write a word, for example 'cats'")
+        if task in self._tasks:
+            raise InputError(f"the bank has a task '{task}' already: remove it, or name another")
+        found = delta if isinstance(delta, Delta) else read_delta(delta)
+        if found.statistics == "batch":
+            raise InputError(
+                f"'{task}' normalises by the batch, so what else is in one changes its outputs: a "
+                "bank takes deltas with running statistics (track or frozen)"
+            )
+        try:
+            check_delta(self.module, found, base=self._base, marks=self._marks)
+        except InputError as error:
+            raise InputError(f"task '{task}': {error}") from None
+        current = current_tensors(self.module)
+        values = {}
+        for name, value in (found.values | found.buffers).items():
+            if name not in self._base:
+                self._base[name] = current[name].clone()
+            values[name] = value.to(self._base[name])
+        self._tasks[task] = values
+        self._sparse[task] = {
+            name: entry_index(self.module, name, found.per_channel, found.seed)
+            for name in sorted(found.sparse)
+        }
+        self._table = None
+
+    def remove(self, task: str) -> None:
+        """Forget a task. The network keeps what it has: activate another."""
+        self._known(task)
+        del self._tasks[task], self._sparse[task]
+        self._table = None
+
+    @torch.no_grad()
+    def activate(self, task: str | None) -> nn.Module:
+        """Make the network that of a task, or the base again for None. In place: no tensor is
+        replaced, so a compiled network need not be compiled again. Returns the network."""
+        values = self._base
+        if task is not None:
+            self._known(task)
+            values = self._base | self._tasks[task]
+            for name, index in self._sparse[task].items():
+                flat, entries = self._base[name].flatten(), values[name].flatten()
+                full = flat.scatter(0, index.flatten(), entries)
+                values[name] = full.view_as(self._base[name])
+        targets = dict(self.module.named_parameters()) | dict(self.module.named_buffers())
+        # one call for hundreds of small tensors
+        torch._foreach_copy_([targets[name] for name in values], list(values.values()))
+        for leaf in sparse.attached(self.module).values():
+            leaf.read()
+        return self.module
+
+    def forward(self, *inputs: Any, tasks: Sequence[str], **keywords: Any) -> Any:
+        """The network's outputs in evaluation mode, the n-th sample under the n-th of `tasks`.
+
+        inputs, keywords: the network's own; every tensor among them has the N samples in its first
+        dimension, and so has every output. Equal up to rounding to running each task alone. What
+        trained is held once a sample while it runs: kilobytes each for gamma and beta, much more
+        for subsets of whole convolutions. Which task is active plays no part, and stays.
+        """
+        self._check_forward(inputs, keywords, tasks)
+        if self._table is None:
+            self._table = _Table(self._base, self._tasks, self._sparse)
+            self._tasks = self._table.views  # the same values; the table is their only copy
+        own = self._table.gather(list(tasks))
+        shared = {name: value for name, value in self._base.items() if name not in own}
+
+        def one(own: dict[str, Tensor], *sample: Any) -> Any:
+            """Of one sample (C, H, W); the network gets a batch of one (1, C, H, W)."""
+            batch = tree_map_only(Tensor, lambda value: value[None], sample)
+            positional, named = batch[:-1], batch[-1]
+            out = functional_call(self.module, shared | own, positional, named)
+            return tree_map_only(Tensor, lambda value: value[0], out)
+
+        arguments = (own, *inputs, keywords)
+        over = tree_map_only(Tensor, lambda _: 0, arguments)
+        over = tree_map_only(object, lambda each: each if each == 0 else None, over)
+        with _evaluating(self.module):
+            return torch.vmap(one, in_dims=over)(*arguments)
+
+    def _check_forward(self, inputs: Any, keywords: Any, tasks: Sequence[str]) -> None:
+        if isinstance(tasks, str) or not tasks:
+            raise InputError("tasks is a list with a task's name for each sample")
+        for task in dict.fromkeys(tasks):
+            self._known(task)
+            for name in self._sparse[task]:
+                raise InputError(
+                    f"task '{task}' trained random entries of '{name}', which a mixed batch would "
+                    "copy for each sample: write activate and run its samples alone"
+                )
+        found: list[int] = []
+        tree_map_only(
+            Tensor, lambda each: found.append(len(each) if each.dim() else 0), (inputs, keywords)
+        )
+        for count in found:
+            if count != len(tasks):
+                raise InputError(f"{len(tasks)} tasks for {count} samples: name one for each")
+        for name, layer in self.module.named_modules():
+            if isinstance(layer, _BatchNorm) and layer.running_mean is None:
+                raise InputError(
+                    f"'{name}' has no running statistics and normalises by the batch: write "
+                    "activate and run each task alone"
+                )
+
+    def _known(self, task: str) -> None:
+        if task not in self._tasks:
+            known = suggest(str(task), self._tasks) if self._tasks else "it has none"
+            raise InputError(f"the bank has no task '{task}': {known}")
+
+
+class _Table:
+    """The floating-point values of all tasks, a row each, so that one look-up gathers a batch."""
+
+    def __init__(
+        self,
+        base: dict[str, Tensor],
+        tasks: dict[str, dict[str, Tensor]],
+        entries: dict[str, dict[str, Tensor]],
+    ) -> None:
+        self.rows: dict[str, int] = {}
+        self.views: dict[str, dict[str, Tensor]] = {}
+        sparse_names = {name for indices in entries.values() for name in indices}
+        names = [name for values in tasks.values() for name in values]
+        self.shapes = {
+            name: base[name].shape
+            for name in dict.fromkeys(names)
+            if base[name].is_floating_point() and name not in sparse_names
+        }
+        # (T, P) for each type
+        self.tables: dict[torch.dtype, Tensor] = {}
+        self.places: dict[str, tuple[torch.dtype, int, int]] = {}
+        widths: dict[torch.dtype, int] = {}
+        for name, shape in self.shapes.items():
+            dtype, size = base[name].dtype, shape.numel()
+            start = widths.get(dtype, 0)
+            widths[dtype] = start + size
+            self.places[name] = dtype, start, start + size
+        device = next(iter(base.values())).device
+        for dtype, width in widths.items():
+            self.tables[dtype] = torch.empty(len(tasks), width, dtype=dtype, device=device)
+        for row, (task, values) in enumerate(tasks.items()):
+            self.rows[task] = row
+            self.views[task] = dict(values)
+            for name, (dtype, start, stop) in self.places.items():
+                view = self.tables[dtype][row, start:stop].view(self.shapes[name])
+                view.copy_(values.get(name, base[name]))
+                if name in values:
+                    self.views[task][name] = view
+
+    def gather(self, tasks: list[str]) -> dict[str, Tensor]:
+        """Name -> (N, ...), a row for each sample."""
+        places = [self.rows[task] for task in tasks]
+        chosen = {
+            dtype: table[torch.tensor(places, device=table.device)]
+            for dtype, table in self.tables.items()
+        }
+        return {
+            name: chosen[dtype][:, start:stop].reshape(len(tasks), *self.shapes[name])
+            for name, (dtype, start, stop) in self.places.items()
+        }
+
+
+@contextlib.contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and each layer's own mode again afterwards, also after an error."""
+    modes = [(layer, layer.training) for layer in module.modules()]
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # vmap would run it sample by sample
+    # ... and so it would the CPU's fused attention
+    on_cpu = all(tensor.device.type == "cpu" for tensor in module.parameters())
+    attention = sdpa_kernel(SDPBackend.MATH) if on_cpu else contextlib.nullcontext()
+    try:
+        module.eval()
+        with attention:
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for layer, mode in modes:
+            layer.training = mode

@@ -1,0 +1,192 @@
+"""A bank of tasks: every sample is what it would be if its task were the only one."""
+
+import copy
+
+import pytest
+import torch
+from networks import Foreign, Mixed, Odd
+from test_delta import Strided, assert_same, moved, small
+from torch import nn
+
+from gammabeta import Bank, InputError, load_delta, save_delta, select
+from gammabeta.delta import make_delta
+
+
+def made(base, texts, **keywords):
+    """A bank over `base` with a task for each subset, and the network of each task."""
+    bank, alone = Bank(base), {}
+    for number, text in enumerate(texts):
+        network = copy.deepcopy(base)
+        subset = select(network, text, **keywords)
+        delta = make_delta(moved(network, subset, seed=number), subset)
+        bank.add(f"task{number}", delta)
+        alone[f"task{number}"] = network.eval()
+    return bank, alone
+
+
+def assert_each_alone(bank, alone, x, tasks, tolerance=1e-6):
+    with torch.no_grad():
+        ours = bank.forward(x, tasks=tasks)
+        theirs = torch.cat([alone[t](x[n : n + 1]) for n, t in enumerate(tasks)])
+    scale = theirs.abs().max()
+    assert len({tuple(row) for row in theirs.tolist()}) > 1
+    assert (ours - theirs).abs().max() <= tolerance * scale
+
+
+class Tokens(nn.Module):
+    """LayerNorm, RMSNorm and GroupNorm around frozen layers, and a head of its own size."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(11, 8)
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.5)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.group = nn.GroupNorm(2, 8)
+        self.rms = nn.RMSNorm(8)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, tokens, weights=None):
+        x = self.encoder(self.embed(tokens))
+        x = self.rms(self.group(x.transpose(1, 2)).mean(2))
+        logits = self.head(x)
+        return logits if weights is None else {"logits": logits * weights[:, None], "x": x}
+
+
+TASKS = ["task2", "task0", "task1", "task0", "task2", "task2"]
+
+
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("make", [small, Mixed, Foreign])
+def test_a_mixed_batch_is_each_task_alone(make, double):
+    base = make().double() if double else make()
+    bank, alone = made(base, ["bn+output", "bn", "output+gamma"])
+    x = torch.randn(6, 3, 8, 8, dtype=torch.float64 if double else torch.float32)
+    assert_each_alone(bank, alone, x, TASKS, 1e-12 if double else 1e-6)
+    bank.activate("task1")  # plays no part
+    assert_each_alone(bank, alone, x, TASKS, 1e-12 if double else 1e-6)
+
+
+def test_transformers_several_inputs_and_outputs():
+    bank, alone = made(Tokens(), ["bn+output", "bn", "bias+gamma"])
+    tokens, weights = torch.randint(11, (6, 5)), torch.rand(6)
+    with torch.no_grad():
+        ours = bank.forward(tokens, tasks=TASKS, weights=weights)
+        for n, task in enumerate(TASKS):
+            theirs = alone[task](tokens[n : n + 1], weights[n : n + 1])
+            for key in ("logits", "x"):
+                torch.testing.assert_close(ours[key][n], theirs[key][0], rtol=1e-5, atol=1e-6)
+
+
+def test_convolutions_that_trained_are_each_samples_own():
+    bank, alone = made(small(), ["all", "shortcut", "none"])
+    assert_each_alone(bank, alone, torch.randn(6, 3, 8, 8), TASKS)
+
+
+def test_the_pass_leaves_the_network_as_it_was_also_after_an_error():
+    base = Mixed().train()
+    base.group.eval()
+    bank, _ = made(base, ["bn", "bn"])
+    before, modes = copy.deepcopy(base), [layer.training for layer in base.modules()]
+    bank.forward(torch.randn(2, 3, 8, 8), tasks=["task0", "task1"])
+    with pytest.raises(RuntimeError):
+        bank.forward(torch.randn(2, 4, 8, 8), tasks=["task0", "task1"])
+    assert_same(base, before)
+    assert [layer.training for layer in base.modules()] == modes
+    assert all(isinstance(each, nn.Parameter) for each in base.parameters())
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+@pytest.mark.parametrize("make", [small, Mixed])
+def test_activate_is_the_task_and_none_the_base(make):
+    base = make()
+    start = copy.deepcopy(base)
+    texts = ["bn+output", "random:2+beta", "output", "random:1", "all"]
+    bank, alone = made(base, texts, seed=4)
+    places = [tensor.data_ptr() for tensor in (*base.parameters(), *base.buffers())]
+    for task in ["task1", "task0", "task3", "task2", "task4", "task1", "task0"]:
+        assert bank.activate(task) is base
+        assert_same(base, alone[task])
+    assert_same(bank.activate(None), start)
+    assert [tensor.data_ptr() for tensor in (*base.parameters(), *base.buffers())] == places
+
+
+def test_a_task_added_while_another_is_active_is_checked_against_the_base(tmp_path):
+    base = small()
+    bank, alone = made(base, ["all"])
+    network = small()
+    subset = select(network, "bn")
+    save_delta(moved(network, subset, 9), subset, tmp_path / "more")
+    bank.activate("task0")
+    with pytest.raises(InputError, match="other values"):
+        load_delta(base, tmp_path / "more")
+    bank.add("more", tmp_path / "more")
+    assert bank.tasks == ("task0", "more")
+    assert_same(bank.activate("more"), network)
+    alone["more"] = network.eval()
+    assert_each_alone(bank, alone, torch.randn(2, 3, 8, 8), ["more", "task0"])
+    bank.remove("task0")
+    assert bank.tasks == ("more",)
+    assert_each_alone(bank, alone, torch.randn(2, 3, 8, 8), ["more", "more"])
+
+
+def test_one_copy_of_the_values_also_after_a_mixed_batch():
+    base = small()
+    bank, _ = made(base, ["bn"] * 5)
+    before = bank.nbytes
+    bank.forward(torch.randn(1, 3, 8, 8), tasks=["task0"])
+    assert bank.nbytes == before
+    table = next(iter(bank._table.tables.values()))
+    inside = range(table.data_ptr(), table.data_ptr() + table.nbytes)
+    for values in bank._tasks.values():
+        assert values["bn.weight"].data_ptr() in inside
+
+
+def test_a_failure_adds_nothing():
+    base = Strided()
+    subset = select(base, "bn+output", output="head")
+    bank = Bank(base)
+    bank.add("good", make_delta(base, subset))
+    other = Strided(classes=5)
+    clash = make_delta(other, select(other, "bn+output", output="head"))
+    with pytest.raises(InputError, match=r"task 'more': .*'head.weight' has shape \(5, 4\)"):
+        bank.add("more", clash)
+    batch = make_delta(base, select(base, "bn", statistics="batch"))
+    with pytest.raises(InputError, match="normalises by the batch"):
+        bank.add("more", batch)
+    with pytest.raises(InputError, match="has a task 'good' already"):
+        bank.add("good", make_delta(base, subset))
+    with pytest.raises(InputError, match="cannot name a task"):
+        bank.add("", make_delta(base, subset))
+    with pytest.raises(InputError, match="does not exist"):
+        bank.add("more", "nothing.delta")
+    assert bank.tasks == ("good",)
+
+
+def test_what_a_mixed_batch_cannot_be():
+    bank, _ = made(small(), ["bn", "random:1"])
+    x = torch.randn(2, 3, 8, 8)
+    for tasks, message in [
+        (["task0"], "1 tasks for 2 samples"),
+        ([], "a task's name for each sample"),
+        ("task0", "a task's name for each sample"),
+        (["task0", "taks0"], "no task 'taks0': did you mean task0"),
+        (["task0", "task1"], "task 'task1' trained random entries of 'blocks.0.conv1.weight'"),
+    ]:
+        with pytest.raises(InputError, match=message) as raised:
+            bank.forward(x, tasks=tasks)
+        assert "\n" not in str(raised.value)
+    with pytest.raises(InputError, match="it has none"):
+        Bank(small()).activate("task0")
+    bank, _ = made(Odd(), ["bn"])
+    with pytest.raises(InputError, match="'no_statistics' has no running statistics"):
+        bank.forward(x, tasks=["task0", "task0"])
+
+
+def test_a_deep_network_stays_exact():
+    base = small()
+    base = type(base)(9, 4, 10)  # cifar_resnet_56 with 4 filters
+    for layer in base.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight)
+    bank, alone = made(base, ["bn", "bn", "bn"])
+    assert_each_alone(bank, alone, torch.randn(6, 3, 8, 8), TASKS)
