@@ -132,6 +132,30 @@ def members_cpu(results: Path) -> str:
     return f"{where(found['environment'])}\n\n{members(found['rows'])}"
 
 
+def bank_cpu(results: Path) -> str:
+    found = json.loads((results / "bank.json").read_text())
+    body = [
+        [
+            f"{row['tasks']} tasks, {row['how']}" if row["tasks"] > 1 else f"1 task, {row['how']}",
+            number(row["median_ms"], 3),
+            f"{number(row['low_ms'], 3)}-{number(row['high_ms'], 3)}",
+            number(row["held_bytes"] / 1000, 3),
+            number(row["peak_resident_bytes"] / 2**20, 3),
+        ]
+        for row in found["rows"]
+    ]
+    switch = found["activate"]
+    head = ["a batch of all", "ms", "least-most", "kB beside the network", "MiB for a pass"]
+    return (
+        f"{found['model']}, `{found['trainable']}`, {found['batch']} images of {found['size']} "
+        f"pixels, median of {found['rows'][0]['repeats']}. {where(found['environment'])}\n\n"
+        f"{table(head, body)}\n\n"
+        f"One `activate`: {number(switch['median_us'], 3)} us "
+        f"({number(switch['low_us'], 3)}-{number(switch['high_us'], 3)}). A delta's file: "
+        f"{switch['file_bytes']:,} bytes; the network: {switch['network_bytes']:,} bytes."
+    )
+
+
 def loss_cpu(results: Path) -> str:
     found = json.loads((results / "loss_cpu.json").read_text())
     body = [
@@ -236,6 +260,7 @@ TABLES: dict[str, tuple[Callable[[Path], str], str]] = {
     "floors": (floors, ""),
     "speed_cpu": (speed_cpu, "benchmarks/speed.py --out results/speed_cpu.json"),
     "members_cpu": (members_cpu, "benchmarks/members.py --out results/members_cpu.json"),
+    "bank_cpu": (bank_cpu, "benchmarks/bank.py --out results/bank.json"),
     "loss_cpu": (loss_cpu, "benchmarks/loss.py --out results/loss_cpu.json --data-dir DIR"),
     "cifar10": (cifar10, "benchmarks/keep_results.py RUNS results/cifar10.json --data cifar10"),
     "gpu": (gpu, "benchmarks/gpu.py --out results/gpu.json --data-dir DIR"),

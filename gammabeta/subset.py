@@ -128,7 +128,8 @@ class Subset:
         lr, decay: one number, or numbers by role, as in lr={"output": 0.01}; where nothing is
         given, the optimiser's own hold. Raises InputError for a role of which nothing trains.
         """
-        leaves, found = self._leaves(module), {}
+        leaves = self._leaves(module)
+        found: dict[str, dict[str, Any]] = {}
         for name, row in self.trained.items():
             if not leaves[name].requires_grad:
                 raise InputError("this subset is not applied to the module: call apply first")

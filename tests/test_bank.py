@@ -1,6 +1,8 @@
 """A bank of tasks: every sample is what it would be if its task were the only one."""
 
 import copy
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from networks import Foreign, Mixed, Odd
 from test_delta import Strided, assert_same, moved, small
 from torch import nn
 
+import gammabeta
 from gammabeta import Bank, InputError, load_delta, save_delta, select
 from gammabeta.delta import make_delta
 
@@ -190,3 +193,16 @@ def test_a_deep_network_stays_exact():
             nn.init.kaiming_normal_(layer.weight)
     bank, alone = made(base, ["bn", "bn", "bn"])
     assert_each_alone(bank, alone, torch.randn(6, 3, 8, 8), TASKS)
+
+
+def test_the_pages_examples_run_in_order(tmp_path, monkeypatch):
+    page = (Path(__file__).parent.parent / "docs" / "deltas.md").read_text(encoding="utf-8")
+    first, second, third = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names = {"gammabeta": gammabeta, "torch": torch, "model": small(), "other": small()}
+    exec(first, names)
+    assert {group["lr"] for group in names["groups"]} == {0.01, 0.1}
+    exec(second, names)
+    moved(names["other"], names["subset"])
+    save_delta(names["other"], names["subset"], "birds.delta")
+    exec(third, names | {"images": torch.randn(3, 3, 8, 8)})

@@ -58,6 +58,21 @@ def test_a_table_that_was_changed_by_hand_is_noticed():
     assert script("tables").render(page.replace("| 13.54 |", "| 12.54 |")) == page
 
 
+def test_the_four_ways_of_many_tasks_agree_and_their_table_quotes_them(call, tmp_path, capsys):
+    out = tmp_path / "bank.json"
+    call("bank", "--out", out, "--model", "cifar_resnet_8_4", "--tasks", "1", "3", "--size", "8",
+         "--repeats", "2", *SMALL)  # fmt: skip
+    found = json.loads(out.read_text())
+    assert [row["tasks"] for row in found["rows"]] == [1] * 4 + [3] * 4
+    assert all(row["largest_difference"] <= 1e-5 for row in found["rows"])
+    whole = found["rows"][6]
+    assert whole["how"] == "a network for each task"
+    assert whole["held_bytes"] == 2 * found["activate"]["network_bytes"]
+    tables = script("tables")
+    number = tables.number(found["rows"][4]["median_ms"], 3)
+    assert f"| 3 tasks, one mixed pass | {number} |" in tables.bank_cpu(tmp_path)
+
+
 def test_speed_goes_on_and_its_table_quotes_it(call, tmp_path, capsys):
     out = tmp_path / "speed_cpu.json"
     given = ["--out", out, "--models", "cifar_resnet_8", "--repeats", "5", "--contenders", "lean",
