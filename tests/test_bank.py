@@ -15,6 +15,11 @@ from gammabeta import Bank, InputError, load_delta, save_delta, select
 from gammabeta.delta import make_delta
 
 
+@pytest.fixture(autouse=True)
+def _same_draws():
+    torch.manual_seed(0)
+
+
 def made(base, texts, **keywords):
     """A bank over `base` with a task for each subset, and the network of each task."""
     bank, alone = Bank(base), {}
@@ -185,14 +190,15 @@ def test_what_a_mixed_batch_cannot_be():
         bank.forward(x, tasks=["task0", "task0"])
 
 
-def test_a_deep_network_stays_exact():
-    base = small()
-    base = type(base)(9, 4, 10)  # cifar_resnet_56 with 4 filters
+def test_a_deep_network_differs_by_rounding_only():
+    base = type(small())(9, 4, 10)  # cifar_resnet_56 with 4 filters
     for layer in base.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight)
-    bank, alone = made(base, ["bn", "bn", "bn"])
-    assert_each_alone(bank, alone, torch.randn(6, 3, 8, 8), TASKS)
+    for twin, tolerance in ((base, 1e-5), (copy.deepcopy(base).double(), 1e-12)):
+        bank, alone = made(twin, ["bn", "bn", "bn"])
+        x = torch.randn(6, 3, 8, 8, dtype=twin.fc.weight.dtype)
+        assert_each_alone(bank, alone, x, TASKS, tolerance)
 
 
 def test_the_pages_examples_run_in_order(tmp_path, monkeypatch):
