@@ -6,7 +6,6 @@ language is that of language.py; the roles that its parts select are those of ro
 """
 
 import hashlib
-import math
 import re
 import warnings
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from gammabeta import language, sparse
 from gammabeta.errors import InputError, RunError
+from gammabeta.groups import by_role
 from gammabeta.roles import (
     Role,
     find_output,
@@ -129,28 +129,10 @@ class Subset:
         given, the optimiser's own hold. Raises InputError for a role of which nothing trains.
         """
         leaves = self._leaves(module)
-        found: dict[str, dict[str, Any]] = {}
-        for name, row in self.trained.items():
-            if not leaves[name].requires_grad:
-                raise InputError("this subset is not applied to the module: call apply first")
-            found.setdefault(row.role, {"params": [], "role": row.role})["params"].append(
-                leaves[name]
-            )
-        for key, given in (("lr", lr), ("weight_decay", decay)):
-            argument = "decay" if key == "weight_decay" else key
-            by_role = given if isinstance(given, Mapping) else dict.fromkeys(found, given)
-            for role, value in by_role.items():
-                if role not in found:
-                    raise InputError(
-                        f"{argument} names '{role}', of which nothing trains under '{self.text}': "
-                        f"write one of {', '.join(sorted(found)) or 'none at all'}"
-                    )
-                if value is None:
-                    continue
-                if not (isinstance(value, int | float) and 0 <= value < math.inf):
-                    raise InputError(f"{argument} of '{role}' is {value}: write 0 or more")
-                found[role][key] = value
-        return list(found.values())
+        if not all(leaf.requires_grad for leaf in leaves.values()):
+            raise InputError("this subset is not applied to the module: call apply first")
+        roles_of = {name: row.role for name, row in self.trained.items()}
+        return by_role(self.text, leaves, roles_of, lr, decay)
 
     def extract(self, module: nn.Module) -> dict[str, Tensor]:
         """Copies of the trained values of an applied subset, by parameter name."""
