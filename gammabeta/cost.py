@@ -12,6 +12,7 @@ import math
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +54,7 @@ class Costs:
     def __init__(
         self, folders: Iterable[RunFolder], engine: str = "auto", *, device: torch.device
     ) -> None:
+        folders = list(folders)
         self.engine, self.device = engine, device
         self.hardware = hardware(device)
         self.known = {
@@ -60,15 +62,17 @@ class Costs:
             for folder in folders
             if (seconds := self._seconds_of(folder)) is not None
         }
+        self.begun = {folder.id: folder.epochs_done for folder in folders}
         self.steps: dict[RunSpec, float] = {}  # seconds, of a step of the smallest networks
 
     def estimate(self, specs: Sequence[RunSpec]) -> Estimate:
-        """Of all these runs, one after another, from their beginning."""
+        """Of all these runs, one after another, from the epochs that they have behind them."""
         seconds, measured = 0.0, 0
         for spec in specs:
             step = self.known.get(_like(spec.to_dict()))
             measured += step is not None
-            seconds += _steps(spec) * (step or self._scaled(spec)) * (1 + _evaluation(spec))
+            whole = _steps(spec) * (step or self._scaled(spec)) * (1 + _evaluation(spec))
+            seconds += whole * (1 - self.begun.get(spec.id, 0) / spec.epochs)
         return Estimate(seconds, len(specs), measured)
 
     def _seconds_of(self, folder: RunFolder) -> float | None:
@@ -79,8 +83,17 @@ class Costs:
             last = folder.metrics()[-1]["step"] if result.get("status") == "ok" else 0
         except (RunError, LookupError):
             return None
-        here = all(each.get("hardware") == self.hardware for each in sessions)
+        here = all(self._is_alike(each) for each in sessions)
         return result["seconds"] / last if last and here else None
+
+    def _is_alike(self, session: dict[str, Any]) -> bool:
+        """The same hardware and number of threads, and the engine that is asked for."""
+        threads = session.get("threads", torch.get_num_threads())
+        return (
+            session.get("hardware") == self.hardware
+            and (threads == torch.get_num_threads() or self.device.type != "cpu")
+            and self.engine in ("auto", session.get("engine"))
+        )
 
     def _scaled(self, spec: RunSpec) -> float:
         family = parse_name(spec.model).family
@@ -131,6 +144,7 @@ def _steps(spec: RunSpec) -> int:
 def _evaluation(spec: RunSpec) -> float:
     """Evaluation as a share of training: forward only, about a third of a step for each image."""
     train, test, _ = _IMAGES[spec.data]
+    test = min(test, spec.test_subsample or test)
     return test / min(train, spec.subsample or train) / 3
 
 

@@ -241,6 +241,14 @@ def _in_main_thread() -> bool:
 def joined(device: torch.device) -> Iterator[Processes]:
     """Meet the others, and part from them so that they notice, whatever happens."""
     before = signal.signal(signal.SIGTERM, _terminate) if _in_main_thread() else None
+    try:
+        yield from _met(device)
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _met(device: torch.device) -> Iterator[Processes]:
     processes = Processes(device)
     try:
         yield processes
@@ -254,8 +262,6 @@ def joined(device: torch.device) -> Iterator[Processes]:
         if processes.rank == 0:  # the store may live in this process: the others are to read it
             processes.ends()
         raise
-    if before is not None:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _why(error: BaseException) -> dict[str, str]:

@@ -8,10 +8,10 @@ from pathlib import Path
 from gammabeta.cost import Costs, Estimate
 from gammabeta.data import Dataset, Reading
 from gammabeta.engine import choose_device, fast_precision
-from gammabeta.errors import InputError, about, suggest
+from gammabeta.errors import GammabetaError, InputError, about, suggest
 from gammabeta.figures import write_figures
 from gammabeta.paper import Experiment, Scale, choose_scale, experiments
-from gammabeta.paper.points import View, collect, recipe
+from gammabeta.paper.points import STAND_INS, View, collect, recipe
 from gammabeta.probe import make as probe
 from gammabeta.run import Event, load_run, waiting
 from gammabeta.spec import RunSpec
@@ -50,7 +50,8 @@ def plan(
 ) -> list[Plan]:  # fmt: skip
     """What the experiments need.
 
-    precision: by default `fast_precision`. data: another data set than the published one, to try.
+    precision: by default fp32 at the paper's scale, as published, and `fast_precision` at others.
+    data: one of `STAND_INS` instead of the published data set, to try.
     networks, subsets: of the experiments' points, only these. Raises InputError for what is wrong.
     """
     size = choose_scale(scale)
@@ -58,8 +59,14 @@ def plan(
         place = choose_device(device)
     if replicates is not None and replicates < 1:
         raise InputError(f"replicates is {replicates}: write 1 or more", "replicates")
+    if data is not None and data not in STAND_INS:
+        raise InputError(
+            f"data is {data}: the published data set is used where none is given, and to try, "
+            f"write {' or '.join(STAND_INS)}",
+            "data",
+        )
     if precision is None:
-        precision = fast_precision(place)
+        precision = "fp32" if size.epochs is None else fast_precision(place)
     costs = Costs(list_runs(Path(runs)), engine, device=place)
     plans = []
     for experiment in chosen:
@@ -97,22 +104,35 @@ def view(plan: Plan, runs: str | Path = "runs") -> View:
     return collect(plan.experiment, list_runs(Path(runs)), plan.scale, plan.precision, plan.data)
 
 
+@dataclass(frozen=True)
+class Written:
+    """files: by experiment. failed: what could not be measured, in a line each."""
+
+    files: dict[str, list[Path]]
+    failed: list[GammabetaError]
+
+
 def write(
     views: Sequence[View], out: Path, *, data_dir: str | Path | None = None,
     reading: Reading | None = None, device: str = "auto",
     say: Callable[[str], None] = lambda line: None,
-) -> dict[str, list[Path]]:  # fmt: skip
+) -> Written:  # fmt: skip
     """Measure the finished runs as their experiment wants it (`gammabeta.probe`; what is there is
-    not measured again), and write each view's table and figure into the folder `out`. Returns the
-    files by experiment."""
+    not measured again), and write each view's table and figure into the folder `out`. A run that
+    cannot be measured keeps no other, and no table, from being written."""
     loaded: dict[str, Dataset] = {}
+    failed: list[GammabetaError] = []
     for view in views:
         for folder in view.runs if view.experiment.probes else []:
-            todo = probe.plan(load_run(folder.path), view.experiment.probes)
-            for name in todo.missing:
-                say(f"{folder.id}: {name} ...")
-            probe.carry_out(todo, probe.load(todo, data_dir, loaded, reading), device)
-    return {view.experiment.name: write_figures(view, out) for view in views}
+            try:
+                todo = probe.plan(load_run(folder.path), view.experiment.probes)
+                for name in todo.missing:
+                    say(f"{folder.id}: {name} ...")
+                probe.carry_out(todo, probe.load(todo, data_dir, loaded, reading), device)
+            except GammabetaError as error:
+                say(f"{folder.id}: {error}")
+                failed.append(error)
+    return Written({view.experiment.name: write_figures(view, out) for view in views}, failed)
 
 
 def check_out(folder: Path) -> None:

@@ -7,10 +7,9 @@ what it would be alone, up to rounding. Runs that cannot be members are trained 
 import functools
 import itertools
 import json
-import multiprocessing
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from gammabeta.engine import choose_device, choose_engine
 from gammabeta.engine.fused import OWN, FusedEngine
 from gammabeta.errors import GammabetaError, InputError, RunError, about
 from gammabeta.fused.plan import make_plan
+from gammabeta.jobs import in_processes
 from gammabeta.models import architecture
 from gammabeta.run import Ended, Event, Run, load_run, train_team, waiting
 from gammabeta.spec import RunSpec, check_specs
@@ -120,7 +120,7 @@ def sweep(
     errors: dict[str, Exception] = {}
     how = {"data_dir": data_dir, "reading": reading, "engine": engine, "device": device}
     if jobs > 1 and len(planned) > 1:
-        finished = _in_processes(planned, runs, how, min(jobs, len(planned)))
+        finished = _at_once(planned, runs, how, min(jobs, len(planned)))
     else:
         finished = ((team, _train(team, runs, how, listen, loaded)) for team in planned)
     for team, failed in finished:
@@ -139,38 +139,27 @@ def _train(
     """Train one team; what failed, by id."""
     try:
         return train_team(team, runs, **how, listen=listen, loaded=loaded)
-    except (RuntimeError, MemoryError) as error:  # before the first step: of the whole team
+    except Exception as error:  # before the first step: of the whole team
         return {spec.id: error for spec in waiting(team, runs)}
 
 
-def _in_processes(
+def _at_once(
     planned: Sequence[Sequence[RunSpec]], runs: str | Path, how: Mapping[str, Any], jobs: int
 ) -> Iterator[tuple[Sequence[RunSpec], dict[str, Exception]]]:
-    """Train teams in `jobs` processes, and give each when it is over. Ctrl-C ends them all."""
-    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-    threads = max(1, torch.get_num_threads() // jobs)
-    pool = ProcessPoolExecutor(
-        jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(threads,)
-    )
-    try:
-        futures = {pool.submit(_alone, team, runs, dict(how)): team for team in planned}
-        for future in as_completed(futures):
-            team = futures[future]
-            try:
-                failed: dict[str, Exception] = {
-                    name: RunError(reason) for name, reason in future.result().items()
-                }
-            except BrokenProcessPool:
-                died = RunError(
-                    "its process was killed, perhaps for want of memory: try fewer jobs"
-                )
-                failed = {spec.id: died for spec in waiting(team, runs)}
-            yield team, failed
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    """`_train` in `jobs` processes, which share the threads that decode images, too."""
+    reading = how["reading"] or Reading()
+    if any(spec.data == "imagenet" for team in planned for spec in team):
+        workers = reading.workers or max(1, (os.cpu_count() or 1) // jobs)
+        how = {**how, "reading": replace(reading, workers=workers)}
+    for team, failed in in_processes(functools.partial(_alone, runs, dict(how)), planned, jobs):
+        if failed is None:
+            died = RunError("its process was killed, perhaps for want of memory: try fewer jobs")
+            yield team, {spec.id: died for spec in waiting(team, runs)}
+        else:
+            yield team, {name: RunError(reason) for name, reason in failed.items()}
 
 
-def _alone(team: Sequence[RunSpec], runs: str | Path, how: dict[str, Any]) -> dict[str, str]:
+def _alone(runs: str | Path, how: dict[str, Any], team: Sequence[RunSpec]) -> dict[str, str]:
     """In a process of its own: `_train`, with reasons as text."""
     failed = _train(team, runs, how, lambda event: None, None)
     return {name: _reason(error) for name, error in failed.items()}

@@ -20,7 +20,7 @@ LEVELS = {
     "train": 4, "build": 4,
     "trained": 4.5, "events": 4.55,
     "run": 5,
-    "analysis": 6, "bench": 6, "cost": 6, "curves": 6.1, "probe": 6, "sweep": 6,
+    "analysis": 6, "bench": 6, "cost": 6, "curves": 6.1, "jobs": 0, "probe": 6, "sweep": 6,
     "deploy": 6,
     "demo": 7, "paper": 7,
     "figures": 8, "sentences": 8, "report": 8.1, "reproduce": 8.2,

@@ -75,6 +75,9 @@ def test_scales_shorten_the_published_recipe_and_nothing_else():
     assert {spec.seed for spec in depth.at(SCALES["smoke"], replicates=2)} == {0, 1}
     warm = SCALES["short"].apply(RunSpec(epochs=90, warmup_epochs=5))
     assert warm.warmup_epochs == pytest.approx(5 * 16 / 90)
+    steps = RunSpec(schedule="cosine", epochs=80, schedule_steps=1000)
+    assert SCALES["short"].apply(steps).schedule_steps == 200
+    assert len(experiments()["report"].at(SCALES["short"])) == 3 * 28
 
 
 def test_networks_and_subsets_are_chosen_by_name():

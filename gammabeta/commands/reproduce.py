@@ -36,8 +36,12 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--replicates", type=reader("seed"), metavar="N", help="seeds a point, from 0 (the scale's)"
     )
-    parser.add_argument("--precision", help="fp32 or bf16 (bf16 where the device computes in it)")
-    parser.add_argument("--data", help="another data set, as digits or synthetic, to try")
+    parser.add_argument(
+        "--precision", help="fp32 or bf16 (fp32 at the paper's scale, else the faster one)"
+    )
+    parser.add_argument(
+        "--data", help="digits or synthetic instead of the published data set, to try"
+    )
     add_data(parser)
     parser.add_argument(
         "--jobs", type=reader("seed"), default=argparse.SUPPRESS, metavar="N",
@@ -57,6 +61,9 @@ def _reproduce(options: argparse.Namespace) -> None:
     check_alone("an experiment is reproduced")
     if not options.names and not options.list:
         raise InputError("which experiment? write its name; gammabeta reproduce --list has them")
+    if vars(options).get("jobs", 1) < 1:
+        raise InputError(f"jobs is {options.jobs}: write 1 or more", "jobs")
+    reproduce.check_out(Path(options.out))
     plans = reproduce.plan(
         reproduce.choose_experiments(options.names),
         runs_folder(options),
@@ -79,7 +86,6 @@ def _run(options: argparse.Namespace, plans: list[Any]) -> None:
     from gammabeta.listen import TrainDisplay
 
     runs, out = runs_folder(options), Path(options.out)
-    reproduce.check_out(out)
     how = {key: each for key, each in execution(options).items() if key != "runs"}
     failure = None
     with TrainDisplay(sum(len(each.left) for each in plans)) as display:
@@ -91,9 +97,13 @@ def _run(options: argparse.Namespace, plans: list[Any]) -> None:
     written = reproduce.write(views, out, data_dir=how.get("data_dir"), reading=how.get("reading"),
                               device=how.get("device", "auto"),
                               say=lambda line: print(line, file=sys.stderr))  # fmt: skip
-    _print_views(views, written, options.json)
+    _print_views(views, written.files, options.json)
     if failure is not None:
         raise failure
+    if written.failed:
+        first = written.failed[0]
+        more = f" (and {len(written.failed) - 1} more, see above)" if written.failed[1:] else ""
+        raise type(first)(f"not measured: {first}{more}")
 
 
 def _print_plans(plans: list[Any], as_json: bool, with_runs: bool) -> None:

@@ -3,6 +3,7 @@ pre-shrunk store; any number of classes.
 
 The images stay encoded; engine/stream.py decodes them batch by batch."""
 
+import contextlib
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,7 @@ from gammabeta.data.pictures import (
     shuffled,
 )
 from gammabeta.data.where import existing_folder
+from gammabeta.environment import launched
 from gammabeta.errors import InputError
 
 _CHOICES = (
@@ -78,6 +80,17 @@ def _from_store(
     short = test_resize(image_size)
     # Of two folders with one store the second would otherwise be silently the first.
     origin = None if data_dir is None else str(Path(data_dir).expanduser().resolve())
+    given = os.environ.get("GAMMABETA_DATA")
+    if data_dir is None and given:  # which may hold other data sets only
+        with contextlib.suppress(InputError):
+            _find(None)
+            origin = str(Path(given).expanduser().resolve())
+    if not path.exists() and launched()[1] > 1:
+        raise InputError(
+            f"{path} is not there yet, and several processes would write it at once: train one "
+            "epoch without torchrun first, which makes it",
+            "image_store",
+        )
     if not path.exists():
         found = _find(data_dir)
         if isinstance(found, Path):
@@ -197,7 +210,11 @@ def _find(data_dir: str | Path | None) -> Path | tuple[list[Path], list[Path]]:
 
 
 def _processors() -> int:
-    """Those that this process may use: a container may have been given fewer than there are."""
+    """Those that this process may use: a container may have been given fewer than there are, and
+    torchrun's processes on one machine share them."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        count = len(os.sched_getaffinity(0))
+    else:
+        count = os.cpu_count() or 1
+    beside = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return max(1, count // max(1, int(beside) if beside.isdecimal() else 1))

@@ -32,7 +32,7 @@ class Experiment:
     def at(self, scale: Scale, replicates: int | None = None) -> list[RunSpec]:
         """The runs at a scale: seeds 0, 1, ... of each point, seed by seed, so that what is there
         after half of them is a whole figure already."""
-        count = replicates or min(scale.replicates or self.replicates, self.replicates)
+        count = replicates or scale.replicates or self.replicates
         found = [
             scale.apply(point).replace(seed=seed) for seed in range(count) for point in self.points
         ]

@@ -19,11 +19,13 @@ class Scale:
 
     def apply(self, spec: RunSpec) -> RunSpec:
         """A published recipe at this scale. Drops of the learning rate are shares of a run, and the
-        warm-up stays the same share of it."""
+        warm-up and a schedule's own steps stay the same share of it."""
         if self.epochs is None:
             return spec
-        warmup = spec.warmup_epochs * self.epochs / spec.epochs
-        short = spec.replace(epochs=self.epochs, warmup_epochs=warmup)
+        share = self.epochs / spec.epochs
+        short = spec.replace(epochs=self.epochs, warmup_epochs=spec.warmup_epochs * share)
+        if spec.schedule_steps is not None:
+            short = short.replace(schedule_steps=max(1, round(spec.schedule_steps * share)))
         if self.images is None:
             return short
         batch = min(spec.batch_size, self.images // 4)
@@ -34,7 +36,12 @@ SCALES = {
     scale.name: scale
     for scale in (
         Scale("paper", "the published recipe"),
-        Scale("short", "16 epochs, drops after 8 and 12, 3 replicates", epochs=16, replicates=3),
+        Scale(
+            "short",
+            "16 epochs, drops at the same shares of them, 3 replicates",
+            epochs=16,
+            replicates=3,
+        ),
         Scale("smoke", "one epoch of 512 images", epochs=1, replicates=1, images=512),
     )
 }

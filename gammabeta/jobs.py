@@ -1,0 +1,73 @@
+"""Pieces of work in processes of their own, so many at a time; Ctrl-C ends all of them.
+
+Not concurrent.futures: its pool hands out more work than there are workers, and what it has handed
+out cannot be taken back, so that after Ctrl-C the next piece would begin.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection, wait
+from typing import Any, TypeVar
+
+import torch
+
+Piece = TypeVar("Piece")
+_PATIENCE = 30.0  # seconds that a process has to stop by itself
+
+
+def in_processes(
+    work: Callable[[Piece], dict[str, str]], pieces: Sequence[Piece], jobs: int
+) -> Iterator[tuple[Piece, dict[str, str] | None]]:
+    """Give each piece with what `work` makes of it, as it is done; None where its process died.
+    work: a function that can be pickled. The processes share this one's threads."""
+    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+    threads = max(1, torch.get_num_threads() // jobs)
+    left = list(reversed(pieces))
+    active: dict[Any, tuple[Any, Piece]] = {}
+    try:
+        while left or active:
+            while left and len(active) < jobs:
+                mine, theirs = context.Pipe(duplex=False)
+                piece = left.pop()
+                process = context.Process(target=_work, args=(theirs, work, piece, threads))
+                process.start()
+                theirs.close()  # else its end would not be noticed here
+                active[mine] = process, piece
+            ready: list[Any] = wait(list(active))
+            for connection in ready:
+                process, piece = active.pop(connection)
+                found: dict[str, str] | None = None
+                with contextlib.suppress(EOFError):
+                    found = connection.recv()
+                process.join()
+                yield piece, found
+    finally:
+        _end([process for process, _ in active.values()])
+
+
+def _end(processes: Sequence[Any]) -> None:
+    """Let them stop as Ctrl-C stops them, and kill what does not."""
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError, OSError):
+            os.kill(process.pid, signal.SIGINT)
+    for process in processes:
+        process.join(_PATIENCE)
+        if process.is_alive():
+            process.kill()
+            process.join()
+
+
+def _work(connection: Connection, work: Callable[[Any], Any], piece: Any, threads: int) -> None:
+    signal.signal(signal.SIGINT, _once)
+    torch.set_num_threads(threads)
+    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
+        connection.send(work(piece))
+
+
+def _once(number: int, frame: object) -> None:
+    """Ctrl-C reaches every process of a terminal, and then we send it: the second must not hurt."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
