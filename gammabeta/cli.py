@@ -18,6 +18,7 @@ from gammabeta.commands import (
     compact,
     delta,
     demo,
+    export,
     models,
     report,
     reproduce,
@@ -31,7 +32,8 @@ from gammabeta.errors import GammabetaError, InputError
 
 # In the order of --help.
 COMMANDS = (
-    demo, train, sweep, reproduce, runs, models, analyze, report, compact, delta, run_info, bench,
+    demo, train, sweep, reproduce, runs, models, analyze, report, compact, export, delta, run_info,
+    bench,
 )  # fmt: skip
 
 

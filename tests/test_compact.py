@@ -135,6 +135,31 @@ def test_every_batch_norm_behind_a_layer_is_folded():
     assert layers["fc"] == ""
 
 
+class Twice(nn.Module):
+    """One layer called twice, and names that look alike."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1))
+        self.a_0 = nn.Conv2d(3, 6, 1)
+        self.norm = nn.BatchNorm2d(6)
+        self.fc = nn.Linear(6, 2)
+
+    def forward(self, x):
+        x = F.relu(self.norm(self.a_0(self.a(self.a(x)))))
+        return self.fc(x.mean([-1, -2]))
+
+
+def test_a_layer_that_is_called_twice_is_two(tmp_path):
+    module = switched_off(Twice())
+    found = compact_module(module, images())
+    assert [row["layer"] for row in found.ledger.layers()] == ["a.0", "a.0:2", "a_0", "fc"]
+    assert found.ledger.layers()[2]["after"] < 6
+    (tmp_path / "net.safetensors").write_bytes(encode(found.network))
+    back = load(tmp_path / "net.safetensors")
+    torch.testing.assert_close(back(images()), module(images()).detach())
+
+
 def test_unknown_operations_stay_and_are_named():
     ledger = compact_module(switched_off(Squeeze()), images()).ledger
     why = {entry.why for entry in ledger.entries if entry.layer == "stem"}
@@ -182,9 +207,15 @@ class Depends(TwoInputs):
         return self.norm(x) if x.sum() > 0 else x
 
 
+class Chooses(TwoInputs):
+    def forward(self, x):
+        return torch.cond(x.sum() > 0, lambda x: x + 1, lambda x: x - 1, (self.norm(x),))
+
+
 @pytest.mark.parametrize(
     ("module", "message"),
     [
+        (Chooses(), "this network uses '.*cond'"),
         (nn.Sequential(nn.Conv2d(3, 4, 1)), "has no BatchNorm with a gamma"),
         (TwoInputs(), "returns more than one tensor"),
         (Depends(), "the graph of this network cannot be traced"),

@@ -112,3 +112,50 @@ def test_both_files_or_none(tmp_path):
     with pytest.raises(deploy.RunError, match="could not write"):
         deploy.write_files({tmp_path / "a": b"1", tmp_path / "taken": b"2"})
     assert files(tmp_path) == ["taken"]
+
+
+def test_export_writes_a_program_that_says_how_images_are_normalised(here, trained, capsys):
+    code, out, err = call(capsys, trained, "export", trained.id, "m.pt2", "--compact", "--json")
+    assert code == 0, err
+    assert files(here) == ["m.pt2"]
+    shown = json.loads(out)
+    assert shown["bytes"] == (here / "m.pt2").stat().st_size
+    extra = {"gammabeta": ""}
+    program = torch.export.load(here / "m.pt2", extra_files=extra)
+    facts = json.loads(extra["gammabeta"])
+    assert facts == shown["about"]
+    assert facts["run"] == trained.id
+    assert facts["threshold"] == 0.01
+    assert facts["input"]["std"] == [0.229, 0.224, 0.225]
+    few = deploy.open_run(trained).few
+    torch.testing.assert_close(
+        program.module()(few), trained.network()(few).detach(), rtol=0.1, atol=0.1
+    )
+
+
+@pytest.mark.slow
+def test_export_times_three_networks_in_onnxruntime(here, trained, capsys):
+    pytest.importorskip("onnxruntime")
+    code, out, err = call(capsys, trained, "export", trained.id, "m.onnx", "--latency")
+    assert code == 0, err
+    assert files(here) == ["m.onnx"]
+    for word in ("original", "folded", "compact", "ms for 1 (fastest)", "onnxruntime is within"):
+        assert word in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("m.bin", "m.bin must end in .onnx or .pt2"),
+        ("nowhere/m.pt2", "there is no folder nowhere"),
+        ("m.pt2 --threshold 0.1", "--threshold belongs to --compact"),
+        ("m.pt2 --latency", "--latency measures onnxruntime"),
+        ("m.pt2 --compact --threshold 9", "--threshold 9 would switch off all"),
+        ("m.pt2 --data-dir x", "needs no files"),
+    ],
+)
+def test_wrong_uses_of_export(here, trained, capsys, words, message):
+    code, out, err = call(capsys, trained, "export", trained.id, *words.split())
+    assert (code, out) == (2, "")
+    assert message in err
+    assert files(here) == []

@@ -16,6 +16,7 @@ LEVELS = {
     "disk": 1, "locks": 1.1, "data": 1.1, "checkpoint": 1.1, "store": 1.2, "environment": 1,
     "processes": 1.1, "tensorfile": 1, "groups": 1, "delta_file": 1.3,
     "models": 2, "delta": 2.1, "bank": 2.3, "passes": 2, "lean": 2.2, "fused": 2.2, "compact": 2.2,
+    "export": 2,
     "engine": 3,
     "train": 4, "build": 4,
     "trained": 4.5, "events": 4.55,

@@ -20,7 +20,10 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--out", default="compact.safetensors", metavar="FILE", help="(compact.safetensors)"
     )
-    add_images(parser)
+    parser.add_argument(
+        "--images", type=reader("batch_size"), metavar="N", help="first N test images (all)"
+    )
+    add_data_dir(parser)
     add_runs_folder(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     finish(parser)
@@ -35,10 +38,7 @@ def add_threshold(parser: Any) -> None:
     )
 
 
-def add_images(parser: Any) -> None:
-    parser.add_argument(
-        "--images", type=reader("batch_size"), metavar="N", help="first N test images (all)"
-    )
+def add_data_dir(parser: Any) -> None:
     parser.add_argument(
         "--data-dir",
         metavar="DIR",

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from gammabeta.compact.network import Network, Node
+from gammabeta.compact.network import Network, Node, find_operation
 from gammabeta.errors import InputError
 
 # How a node treats the channels of what it reads.
@@ -154,7 +154,7 @@ class _Reader:
                 if not isinstance(results, Sequence) or len(results) != 1:
                     raise InputError("this network returns more than one tensor: compact needs one")
                 (output,) = results
-            else:
+            elif node.op == "call_function":
                 self._call(node)
         if not isinstance(output, fx.Node) or output not in self.names:
             raise InputError("this network returns no tensor that depends on its images")
@@ -275,6 +275,8 @@ class _Reader:
                     key = f"constant_{len(tensors)}"
                     tensors[key] = self.tensors[value][1].clone()
                     return {"tensor": key}
+                if value not in self.names:  # a graph within the graph
+                    raise InputError(f"'{target}' of this network is nothing that a file can hold")
                 inputs.append(self.names[value])
                 return {"input": len(inputs) - 1}
             if isinstance(value, list | tuple):
@@ -287,6 +289,13 @@ class _Reader:
                 return None  # torch's own choice is the right one
             raise InputError(f"'{target}' takes a {type(value).__name__}, which no file can hold")
 
+        try:
+            find_operation(target)
+        except ValueError:
+            raise InputError(
+                f"this network uses '{target}', which is no operation of torch's own: compact the "
+                "part without it"
+            ) from None
         args = [encode(each) for each in node.args]
         kwargs = {key: encode(each) for key, each in node.kwargs.items()}
         settings = {"target": target, "args": args, "kwargs": kwargs}
@@ -306,8 +315,10 @@ class _Reader:
         if target in POINTWISE and len(inputs) == 1 and len(after) >= 2:
             return EACH
         if target in POOLS and len(before) == 4 and len(inputs) == 1:
-            over = {int(each) % 4 for each in node.args[1]} if target == MEAN else {2, 3}  # type: ignore[union-attr, arg-type]
-            return EACH if over == {2, 3} else OPAQUE
+            if target != MEAN:
+                return EACH
+            over = node.args[1] if isinstance(node.args[1], list | tuple) else ()
+            return EACH if {int(each) % 4 for each in over} == {2, 3} else OPAQUE  # type: ignore[arg-type]
         if target == "aten.add.Tensor" and len(inputs) == 2 and not node.kwargs:
             second = node.args[1]
             same = len(after) >= 2 and [str(n) for n in before] == [str(n) for n in _shape(second)]

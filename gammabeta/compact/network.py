@@ -10,6 +10,7 @@ safetensors file; its metadata holds the nodes as JSON:
 
 import json
 import operator
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,10 +57,12 @@ class Network(nn.Module):
         self.output = output
         self.about = dict(about or {})
         self._names: list[dict[str, str]] = []  # of each node: tensor -> buffer
-        for node in nodes:
-            names = {key: f"{node.name}.{key}".replace(".", "__") for key in node.tensors}
-            for key, name in names.items():
-                self.register_buffer(name, node.tensors[key])
+        for index, node in enumerate(nodes):
+            names = {}
+            for key, value in node.tensors.items():
+                name = re.sub(r"\W", "_", f"{node.name}.{key}")
+                names[key] = f"{name}_{index}" if hasattr(self, name) else name
+                self.register_buffer(names[key], value)
             self._names.append(names)
         last = {name: index for index, node in enumerate(nodes) for name in node.inputs}
         self._done = [[] for _ in nodes]  # type: list[list[str]]
@@ -94,7 +97,7 @@ class Network(nn.Module):
 def compute(node: Node, inputs: Sequence[Any], tensors: Mapping[str, Tensor]) -> Any:
     """What one node makes of its inputs."""
     if node.op == "call":
-        function = _function(node.settings["target"])
+        function = find_operation(node.settings["target"])
         arguments = _decode(node.settings["args"], inputs, tensors)
         return function(*arguments, **_decode(node.settings["kwargs"], inputs, tensors))
     (x,) = inputs
@@ -110,7 +113,8 @@ def compute(node: Node, inputs: Sequence[Any], tensors: Mapping[str, Tensor]) ->
     raise ValueError(f"node {node.name} is a '{node.op}', which this version does not know")
 
 
-def _function(target: str) -> Callable[..., Any]:
+def find_operation(target: str) -> Callable[..., Any]:
+    """Raises ValueError for what is neither an operation of torch nor arithmetic."""
     space, _, name = target.partition(".")
     if space == "operator" and name in _OPERATORS:
         return _OPERATORS[name]
