@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from gammabeta import passes
 from gammabeta.display import (
     counted,
     duration,
@@ -45,17 +46,24 @@ class TrainDisplay:
         self.records: list[dict[str, Any]] = []  # of the last epoch, one a member
         self.began = self.printed = time.perf_counter()
         self.work_began = False
+        self.has_epochs = False  # is there a checkpoint to go on from
         self.seen: set[str] = set()  # ids of runs whose Start was heard
         self.skipped = 0.0  # share of all the work that was there already
 
     def __enter__(self) -> "TrainDisplay":
+        if self.console.is_terminal and passes.will_compile():
+            self.console.print("compiling for this processor, once: some seconds")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self.bar is not None:
             self.bar.stop()
         if kind is KeyboardInterrupt:
-            self.console.print("the same command again goes on from the last whole epoch")
+            self.console.print(
+                "the same command again goes on from the last whole epoch"
+                if self.has_epochs
+                else "no epoch had ended: the same command begins again"
+            )
 
     def note(self, text: str) -> None:
         self.console.print(f"note: {text}")
@@ -75,10 +83,12 @@ class TrainDisplay:
             if self.records and self.records[0]["epoch"] != event.record["epoch"]:
                 self.records = []
             self.records.append(event.record)
+            self.has_epochs = True
 
     def _end(self, event: Ended) -> None:
         """A failure is said at once; a run that ended well, if it began out of our sight."""
         spec = event.spec
+        self.has_epochs = True  # its epochs ended out of our sight
         what = f"run {spec.id}, {spec.model}, {spec.trainable}, seed {spec.seed}"
         if event.error is not None:
             self.console.print(f"{what}: failed: {event.error}")
@@ -87,6 +97,7 @@ class TrainDisplay:
 
     def _start(self, event: Start) -> None:
         self.seen.add(event.run.id)
+        self.has_epochs = self.has_epochs or event.epoch > 0
         if event.run.spec == event.team[0]:
             self.behind += self.members
             self.members, self.records = event.members, []

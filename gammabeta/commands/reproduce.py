@@ -29,7 +29,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print the plan, run nothing")
     parser.add_argument(
         "--scale", default="paper",
-        help="paper: the published recipe (default); short: 16 epochs; smoke: a few batches",
+        help="paper: the published recipe (default); short: 16 epochs; smoke: one epoch of 512",
     )  # fmt: skip
     parser.add_argument("--networks", metavar="A,B", help="only these networks")
     parser.add_argument("--subsets", metavar="A,B", help="only these subsets")
@@ -107,7 +107,7 @@ def _run(options: argparse.Namespace, plans: list[Any]) -> None:
 
 
 def _print_plans(plans: list[Any], as_json: bool, with_runs: bool) -> None:
-    from gammabeta.display import duration, make_console
+    from gammabeta.display import counted, duration, make_console
 
     if as_json:
         print(json.dumps([_plan_dict(each, with_runs) for each in plans], indent=1))
@@ -132,10 +132,12 @@ def _print_plans(plans: list[Any], as_json: bool, with_runs: bool) -> None:
         "family's smallest network, scaled by operations."
     )
     if with_runs:
-        for plan in plans:
-            for spec in plan.left:
-                values = ", ".join(f"{key}={each}" for key, each in spec.chosen().items())
-                print(f"{spec.id}  {values}")
+        to_do = {spec.id: spec for plan in plans for spec in plan.left}
+        print(f"{counted(len(to_do), 'run')} to do:")
+        for name, spec in to_do.items():
+            told = {key: getattr(spec, key) for key in ("model", "trainable", "seed")}
+            values = ", ".join(f"{key}={each}" for key, each in (told | spec.chosen()).items())
+            print(f"{name}  {values}")
 
 
 def _plan_dict(plan: Any, with_runs: bool) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from gammabeta.errors import InputError, suggest
+from gammabeta.errors import InputError, about
 from gammabeta.language import parse
 from gammabeta.names import parse_name
 from gammabeta.paper.scales import Scale
@@ -41,8 +41,10 @@ class Experiment:
     def only(self, networks: Sequence[str] = (), subsets: Sequence[str] = ()) -> "Experiment":
         """With the points of these networks and subsets alone. Raises InputError for one that the
         experiment does not have."""
-        models = [str(parse_name(name)) for name in networks]
-        texts = [str(parse(text)) for text in subsets]
+        with about("networks"):
+            models = [str(parse_name(name)) for name in networks]
+        with about("subsets"):
+            texts = [str(parse(text)) for text in subsets]
         self._check("networks", models, [point.model for point in self.points])
         self._check("subsets", texts, [point.trainable for point in self.points])
         kept = tuple(
@@ -64,6 +66,5 @@ class Experiment:
     def _check(self, what: str, wanted: Sequence[str], known: Sequence[str]) -> None:
         for name in wanted:
             if name not in known:
-                raise InputError(
-                    f"{self.name} has no '{name}': {suggest(name, sorted(set(known)))}", what
-                )
+                has = ", ".join(dict.fromkeys(known)) or "nothing to choose"
+                raise InputError(f"{self.name} has no '{name}': it has {has}", what)

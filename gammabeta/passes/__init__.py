@@ -8,6 +8,10 @@ from gammabeta.passes.native import (
     normalise,
     sums,
     why_slow,
+    will_compile,
 )
 
-__all__ = ["input_gradient", "keep_freed_memory", "measure", "normalise", "sums", "why_slow"]
+__all__ = [
+    "input_gradient", "keep_freed_memory", "measure", "normalise", "sums", "why_slow",
+    "will_compile",
+]  # fmt: skip

@@ -187,12 +187,24 @@ def compiler() -> list[str]:
     return found
 
 
+def will_compile() -> bool:
+    """Whether the passes still have to be compiled here, which takes a while and happens once."""
+    try:
+        return not _is_whole(cache_folder() / _name(compiler()))
+    except (Unavailable, OSError):
+        return False
+
+
+def _name(compiler: Sequence[str]) -> str:
+    mark = hashlib.sha256(_SOURCE.read_bytes())
+    mark.update(" ".join((*compiler, *_FLAGS, _processor())).encode())
+    return f"passes-{mark.hexdigest()[:16]}.so"
+
+
 def _compiled() -> Path:
     """The library's path; compiles if it is not there, or not whole."""
     found = compiler()
-    mark = hashlib.sha256(_SOURCE.read_bytes())
-    mark.update(" ".join((*found, *_FLAGS, _processor())).encode())
-    name = f"passes-{mark.hexdigest()[:16]}.so"
+    name = _name(found)
     try:
         folder = cache_folder()
         folder.mkdir(parents=True, exist_ok=True)
