@@ -10,13 +10,14 @@ import json
 import math
 import re
 import typing
+from collections.abc import Sequence
 from dataclasses import fields
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NoReturn
 
 from gammabeta import language
-from gammabeta.errors import InputError, suggest
+from gammabeta.errors import InputError, about, suggest
 from gammabeta.names import parse_name
 from gammabeta.spec import RunSpec
 
@@ -166,8 +167,9 @@ def runs_folder(options: argparse.Namespace) -> Path:
     return Path(name)
 
 
-def add_spec(parser: Any) -> None:
-    """What a run is, by --spec and a flag for each field, and how it is executed."""
+def add_spec(parser: Any, without: Sequence[str] = ()) -> None:
+    """What a run is, by --spec and a flag for each field, and how it is executed. without: fields
+    that get no flag."""
     parser.add_argument(
         "--spec",
         metavar="FILE",
@@ -175,6 +177,8 @@ def add_spec(parser: Any) -> None:
     )
     science = parser.add_argument_group("what is trained (default: the paper's CIFAR-10 recipe)")
     for item in fields(RunSpec):
+        if item.name in without:
+            continue
         if item.name in _ON_OFF:
             keywords: dict[str, Any] = {"action": _OnOff}
         else:
@@ -319,19 +323,24 @@ def read_specs(options: argparse.Namespace) -> tuple[list[RunSpec], list[str]]:
             raise InputError(f"{name} is given twice, by {' and '.join(by)}: write one of them")
     if math.prod(len(values) for values in axes.values()) > _MOST:
         raise InputError(f"--members and --seeds make over {_MOST:,} runs: write fewer")
-    base, flags = _read_base(options)
+    base, flags = read_base(options)
     # A flag is one more list, of one value: so it goes before what would follow from a member's.
     return grid(base, {name: [value] for name, value in flags.items()} | axes), list(axes)
 
 
 def read_spec(options: argparse.Namespace) -> RunSpec:
-    base, changes = _read_base(options)
+    base, changes = read_base(options)
     return base.replace(**changes)
 
 
-def _read_base(options: argparse.Namespace) -> tuple[RunSpec, dict[str, Any]]:
+def read_base(options: argparse.Namespace) -> tuple[RunSpec, dict[str, Any]]:
     """The spec to start from, and what flags change of it."""
     changes = {name: value for name, value in vars(options).items() if name in FIELDS}
+    if re.fullmatch("[0-9a-f]{64}|", changes.get("weights", "")) is None:
+        from gammabeta.weights import keep_weights
+
+        with about("weights"):
+            changes["weights"] = keep_weights(changes["weights"])
     if options.spec is None:
         return RunSpec(), changes
     try:

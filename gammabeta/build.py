@@ -14,6 +14,7 @@ from gammabeta.data import (
     Dataset,
     Reading,
     Split,
+    hold_out,
     load_dataset,
     randomise_labels,
     subsample,
@@ -26,6 +27,7 @@ from gammabeta.models import architecture, create_model
 from gammabeta.spec import RunSpec
 from gammabeta.store import RunFolder
 from gammabeta.subset import Subset, check_fingerprint, fingerprint, select
+from gammabeta.weights import kept_weights, load_weights
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,9 @@ def check_network(spec: RunSpec, num_classes: int | None = None) -> None:
     with about("trainable"):
         subset = select(model, spec.trainable, seed=spec.seed, statistics=spec.statistics)
     check_roles(spec, subset)
+    if spec.weights:
+        with about("weights"):
+            kept_weights(spec.weights)
 
 
 def load_data(
@@ -92,6 +97,9 @@ def load_data(
     if spec.subsample is not None:
         with about("subsample"):
             data = subsample(data, spec.subsample)
+    if spec.validation:
+        with about("validation"):
+            data = hold_out(data, spec.validation)
     if spec.test_subsample is not None:
         with about("test_subsample"):
             data = subsample_test(data, spec.test_subsample)
@@ -172,6 +180,9 @@ def make_network(spec: RunSpec, num_classes: int) -> tuple[nn.Module, Subset]:
             bias_init=spec.bias_init,
             seed=spec.seed,
         )
+    if spec.weights:
+        with about("weights"):
+            load_weights(model, kept_weights(spec.weights))
     with about("trainable"):
         subset = select(model, spec.trainable, seed=spec.seed, statistics=spec.statistics)
     return model, subset

@@ -26,14 +26,15 @@ from gammabeta.commands import (
     runs,
     sweep,
     train,
+    tune,
 )
 from gammabeta.environment import launched
 from gammabeta.errors import GammabetaError, InputError
 
 # In the order of --help.
 COMMANDS = (
-    demo, train, sweep, reproduce, runs, models, analyze, report, compact, export, delta, run_info,
-    bench,
+    demo, train, sweep, tune, reproduce, runs, models, analyze, report, compact, export, delta,
+    run_info, bench,
 )  # fmt: skip
 
 

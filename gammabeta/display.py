@@ -20,6 +20,7 @@ from gammabeta.run import Run, load_run
 from gammabeta.spec import RunSpec
 from gammabeta.store import RunFolder
 from gammabeta.subset import Verdict
+from gammabeta.tune import Tuned
 
 
 def subset_table(verdicts: Iterable[Verdict]) -> Table:
@@ -140,6 +141,51 @@ def print_sweep(specs: Sequence[RunSpec], varied: Sequence[str], root: Path, as_
             accuracy = percent(getattr(accuracies, name))
             table.add_row(name, accuracy, f"{getattr(times, name):.1f}", "")
     make_console(sys.stdout).print(table)
+
+
+def print_tuned(
+    tuned: Sequence[Tuned], files: Sequence[Path], as_json: bool
+) -> list[dict[str, Any]]:
+    """What came of each subset at each rate; returned as JSON values too."""
+    rows: list[dict[str, Any]] = [
+        {
+            "subset": each.subset,
+            "trained": each.run.folder.inputs["subset"]["trained"],
+            "total": each.run.folder.inputs["subset"]["total"],
+            "rates": [asdict(trial) for trial in each.trials],
+            "best_lr": each.best.lr,
+            "test_accuracy": each.run.accuracy,
+            "run": each.run.id,
+            "delta": str(path),
+            "delta_bytes": path.stat().st_size,
+        }
+        for each, path in zip(tuned, files, strict=True)
+    ]
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return rows
+    table = Table(box=None, pad_edge=False)
+    table.add_column("subset")
+    rates = sorted({trial.lr for each in tuned for trial in each.trials})
+    for name in ("trained", *(f"lr {rate:g}" for rate in rates), "test accuracy", "delta bytes"):
+        table.add_column(name, justify="right")
+    table.add_column("run")
+    for row, each in zip(rows, tuned, strict=True):
+        found = [
+            ("failed" if trial.accuracy is None else percent(trial.accuracy))
+            + "*" * (trial == each.best)
+            for trial in each.trials
+        ]
+        sizes = f"{row['trained']:,}", f"{row['delta_bytes']:,}"
+        table.add_row(
+            each.subset, sizes[0], *found, percent(row["test_accuracy"]), sizes[1], row["run"]
+        )
+    make_console(sys.stdout).print(table)
+    print("lr: accuracy on held out training images; *: the rate of the run that was tested")
+    for each in tuned:
+        if each.hint:
+            print(f"{each.subset} was best at the {each.hint[:-2]}est rate: add a {each.hint} one")
+    return rows
 
 
 def print_plan(

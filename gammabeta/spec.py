@@ -31,6 +31,8 @@ _LATER: dict[str, Any] = {
     "bias_init": "uniform",
     "image_size": 0,
     "norm_shares": 1,
+    "weights": "",
+    "validation": 0.0,
 }
 
 DATA_SETS = ("cifar10", "cifar100", "digits", "imagenet", "synthetic")
@@ -157,6 +159,8 @@ class RunSpec:
     subsample: int | None = _help("train on the first N images only", None)
     test_subsample: int | None = _help("test on the first N test images only", None)
     random_labels: float = _help("share of training labels replaced by random classes", 0.0)
+    weights: str = _help("start from this file's tensors; the spec holds its sha256", "")
+    validation: float = _help("share of the training images to test on, untrained", 0.0)
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -334,6 +338,7 @@ def _check(spec: RunSpec) -> None:
         ("brightness", 0, 1, True),
         ("image_size", 0, 4096, True),
         ("random_labels", 0, 1, True),
+        ("validation", 0, 1, False),
     ]
     for name, low, high, inclusive in ranges:
         value = getattr(spec, name)

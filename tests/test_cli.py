@@ -114,14 +114,15 @@ def test_every_field_of_a_spec_is_a_flag(here, capsys):
         "--norm-init": "symmetric", "--statistics": "batch", "--precision": "bf16",
         "--crop-padding": "3", "--subsample": "100", "--random-labels": "0.25",
         "--bias-init": "zeros", "--brightness": "0.5", "--normalisation": "none",
-        "--test-subsample": "50", "--norm-shares": "2",
+        "--test-subsample": "50", "--norm-shares": "2", "--validation": "0.1",
     }  # fmt: skip
     words = [word for pair in flags.items() for word in pair]
     out, _ = call(capsys, "train", *words, "--nesterov", "--flip", "--print-spec", "--json")
     values = json.loads(out)
     plain = json.loads(call(capsys, "train", "--print-spec", "--json")[0])
     left = {item.name for item in dataclasses.fields(RunSpec)} - values.keys()
-    assert left == {"schedule_steps", "image_size"}  # which belong to other choices
+    # Two belong to other choices, and weights have a test of their own.
+    assert left == {"schedule_steps", "image_size", "weights"}
     same = {key for key in values if values[key] == plain.get(key)}
     assert same == {"format", "optimizer", "schedule", "betas", "flip"}
     words = ("--schedule", "cosine", "--schedule-steps", "1000")

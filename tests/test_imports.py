@@ -14,7 +14,7 @@ LEVELS = {
     "errors": 0, "cache": 0, "rng": 0, "version": 0, "language": 0.2, "names": 0.2, "spec": 0.5,
     "roles": 1, "sparse": 1, "statistics": 1.1, "subset": 1.2, "gammas": 1.2, "schedule": 1,
     "disk": 1, "locks": 1.1, "data": 1.1, "checkpoint": 1.1, "store": 1.2, "environment": 1,
-    "processes": 1.1, "tensorfile": 1, "groups": 1, "delta_file": 1.3,
+    "processes": 1.1, "tensorfile": 1, "weights": 1.1, "groups": 1, "delta_file": 1.3,
     "models": 2, "delta": 2.1, "bank": 2.3, "passes": 2, "lean": 2.2, "fused": 2.2, "compact": 2.2,
     "export": 2,
     "engine": 3,
@@ -23,7 +23,7 @@ LEVELS = {
     "run": 5,
     "analysis": 6, "bench": 6, "cost": 6, "curves": 6.1, "jobs": 0, "probe": 6, "sweep": 6,
     "deploy": 6,
-    "demo": 7, "paper": 7,
+    "demo": 7, "paper": 7, "tune": 7,
     "figures": 8, "sentences": 8, "report": 8.1, "reproduce": 8.2,
     "display": 8.5, "listen": 8.6, "arguments": 8.7, "commands": 8.9, "cli": 9, "__main__": 10,
 }  # fmt: skip

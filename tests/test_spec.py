@@ -65,7 +65,8 @@ def test_every_field_is_part_of_the_identity(name):
         "weight_init": "binary", "norm_init": "ones", "statistics": "batch", "precision": "bf16",
         "flip": False, "crop_padding": 0, "subsample": 100, "random_labels": 0.5,
         "schedule_steps": 1000, "bias_init": "zeros", "brightness": 0.5, "normalisation": "none",
-        "test_subsample": 100, "image_size": 128, "norm_shares": 2,
+        "test_subsample": 100, "image_size": 128, "norm_shares": 2, "weights": "a" * 64,
+        "validation": 0.1,
     }  # fmt: skip
     bases = {
         "betas": {"optimizer": "adam"},

@@ -1,6 +1,9 @@
 """Real models of transformers, from small configurations: what is selected of them trains, the rest
 does not move, nothing is renamed. Their import takes seconds, so they are all here."""
 
+import runpy
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -105,3 +108,11 @@ def test_headless_and_tied_models_are_refused_with_the_candidates():
     tied = transformers.BertForMaskedLM(config)
     with pytest.raises(InputError, match=r"shares its weight with .*word_embeddings\.weight'"):
         select(tied, "bn+output")
+
+
+def test_the_example_runs(capsys):
+    path = Path(__file__).parents[1] / "examples" / "tune_transformers.py"
+    runpy.run_path(str(path))["main"](steps=8)
+    out = capsys.readouterr().out
+    assert "bn+output: 650 of" in out
+    assert out.count("loaded into the start it is the same: True") == 2

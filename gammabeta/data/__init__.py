@@ -12,6 +12,7 @@ from gammabeta.data.cifar import load_cifar
 from gammabeta.data.dataset import (
     Dataset,
     Split,
+    hold_out,
     make_dataset,
     randomise_labels,
     subsample,
@@ -30,6 +31,7 @@ __all__ = [
     "Pictures",
     "Reading",
     "Split",
+    "hold_out",
     "load_dataset",
     "make_dataset",
     "randomise_labels",

@@ -30,6 +30,9 @@ class Split:
     def first(self, count: int) -> "Split":
         return Split(self.images[:count], self.labels[:count])
 
+    def after(self, count: int) -> "Split":
+        return Split(self.images[count:], self.labels[count:])
+
     def with_labels(self, labels: np.ndarray) -> "Split":
         return Split(self.images, labels)
 
@@ -126,6 +129,21 @@ def subsample_test(dataset: Dataset, count: int) -> Dataset:
             f"write 1 to {available}"
         )
     return dataclasses.replace(dataset, test=dataset.test.first(count))
+
+
+def hold_out(dataset: Dataset, share: float) -> Dataset:
+    """The last of the training images, so large a share, in place of the test images, which nobody
+    looks at; the rest is trained on. sha256 stays."""
+    count = len(dataset.train.labels)
+    held = round(share * count)
+    if not 0 < held < count:
+        raise InputError(
+            f"validation is {share:g}, {held} of the {count:,} training images: write a share that "
+            "leaves some on both sides, as 0.1"
+        )
+    source = f"{dataset.source}; tested on {held:,} training images held out, not on test images"
+    train, test = dataset.train.first(count - held), dataset.train.after(count - held)
+    return dataclasses.replace(dataset, train=train, test=test, source=source)
 
 
 def unnormalised(dataset: Dataset) -> Dataset:

@@ -60,6 +60,9 @@ class Pictures:
     def first(self, count: int) -> "Pictures":
         return dataclasses.replace(self, rows=self.rows[:count], labels=self.labels[:count])
 
+    def after(self, count: int) -> "Pictures":
+        return dataclasses.replace(self, rows=self.rows[count:], labels=self.labels[count:])
+
     def without(self, broken: Sequence[int]) -> "Pictures":
         """All but the images at these places; the order of the others stays."""
         left = np.delete(np.arange(len(self.labels)), broken)
