@@ -12,10 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from gammabeta.analysis import plain, run_rows, spread
-from gammabeta.models import architecture
 from gammabeta.names import PAPER_NETWORKS
 from gammabeta.paper import published_accuracy
-from gammabeta.roles import roles
+from gammabeta.paper.networks import model_row
 from gammabeta.run import Run, load_run
 from gammabeta.spec import RunSpec
 from gammabeta.store import RunFolder
@@ -323,19 +322,6 @@ def tensor_table(tensors: list[dict[str, Any]]) -> Table:
         trained = f"{tensor['trained']:,}"
         table.add_row(tensor["name"], tensor["role"], shape, trained, tensor["verdict"])
     return table
-
-
-def model_row(name: str) -> dict[str, Any]:
-    """Parameter counts of one network, with the columns of the paper's table of networks."""
-    counts = dict.fromkeys(("total", "bn", "shortcut_bn", "output", "shortcut"), 0)
-    for role in roles(architecture(name)):
-        counts["total"] += role.size
-        if role.role in ("gamma", "beta"):
-            counts["bn"] += role.size
-            counts["shortcut_bn"] += role.size if role.on_shortcut else 0
-        elif role.role in ("output", "shortcut"):
-            counts[role.role] += role.size
-    return {"name": name, **counts}
 
 
 def print_models(as_json: bool) -> None:

@@ -7,13 +7,13 @@ import pytest
 from stores import write_point
 
 from gammabeta import RunSpec
-from gammabeta.display import model_row
 from gammabeta.errors import RunError
 from gammabeta.figures import NARROW, WIDE, drawings, figure_for, write_figures
 from gammabeta.figures.house import PUBLISHED
 from gammabeta.figures.looks import styles
 from gammabeta.figures.series import batchnorm_values, series
 from gammabeta.paper import SCALES, experiments
+from gammabeta.paper.networks import model_row
 from gammabeta.paper.points import collect, views
 from gammabeta.store import list_runs
 

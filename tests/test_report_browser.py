@@ -34,7 +34,7 @@ addEventListener("load", async () => {
     const shown = [...figure.querySelectorAll("svg")].filter(svg => box(svg).width > 0);
     const inside = shown.every(svg => box(svg).height > 50 && box(svg).right <= innerWidth);
     const isLong = path => box(path).width > 20;
-    const drawn = shown.every(svg => [...svg.querySelectorAll("path")].some(isLong));
+    const drawn = shown.every(svg => [...svg.querySelectorAll("path, image")].some(isLong));
     return {id: figure.id, shown: shown.length, inside, drawn};
   });
   const links = [];

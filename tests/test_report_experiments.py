@@ -91,7 +91,8 @@ def test_the_runs_of_the_report_have_a_chapter(tmp_path):
     write_point(tmp_path, cosine.intended, 0.6)
     text = page_of(tmp_path)
     Page(text)
-    assert "run again?</h2>" in text
+    assert "<h2>What did the report on the paper find, and does it hold?</h2>" in text
+    assert "Questions still open" not in text
     # bn-bs-1024-crctd-3 was the same recipe
     assert "Of 24 published runs 2 have a counterpart here" in text
     assert "the differences are \N{MINUS SIGN}0.7 to +0.5 points" in text

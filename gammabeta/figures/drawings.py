@@ -11,6 +11,7 @@ from gammabeta.curves import curves
 from gammabeta.figures.house import WIDE
 from gammabeta.figures.lines import Line, over_names, over_numbers
 from gammabeta.figures.looks import Style, numbered, styles
+from gammabeta.figures.maps import maps_figure, maps_of
 from gammabeta.figures.series import are_subsets, batchnorm_values, series
 from gammabeta.figures.subsets import learning_curves
 from gammabeta.figures.thresholds import threshold_drawings
@@ -41,7 +42,7 @@ def drawings(view: View) -> list[Drawing]:
     if axis == "threshold":
         return [Drawing(*each) for each in threshold_drawings(view, chance_of(view))]
     if not axis:
-        return []
+        return _maps(view)
     found = [Drawing("", "Test accuracy", functools.partial(_lines, view, "accuracy"))]
     if view.data == "imagenet" and any(point.top5 for point in view.points):
         found.append(Drawing("top5", "Top-5 accuracy", functools.partial(_lines, view, "top5")))
@@ -155,6 +156,14 @@ def _curves(view: View) -> list[Drawing]:
         )  # fmt: skip
 
     return [Drawing("", "Test accuracy over the epochs", draw)]
+
+
+def _maps(view: View) -> list[Drawing]:
+    """Of the report; any other table has no feature maps."""
+    found = {subset: layers for subset, (_, layers) in maps_of(view).items()}
+    if not found:
+        return []
+    return [Drawing("", "Feature maps", functools.partial(maps_figure, found))]
 
 
 def chance_of(view: View) -> float | None:

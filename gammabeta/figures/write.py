@@ -11,12 +11,14 @@ from gammabeta.errors import RunError
 from gammabeta.figures.drawings import drawings
 from gammabeta.figures.house import WIDE, house_style
 from gammabeta.figures.svg import svg_text
+from gammabeta.paper.networks import network_rows
 from gammabeta.paper.points import View, table
 
 
 def write_figures(view: View, folder: Path) -> list[Path]:
-    """NAME.json (a row a point, accuracies in 0..1) and, for each figure, NAME.svg and NAME.pdf, or
-    NAME-KEY.svg and .pdf from the second one on; the folder is made. Returns what was written.
+    """NAME.json (a row a point, accuracies in 0..1; of the table of networks, a row a network) and,
+    for each figure, NAME.svg and NAME.pdf, or NAME-KEY.svg and .pdf from the second one on; the
+    folder is made. Returns what was written.
 
     Raises RunError when the disk refuses.
     """
@@ -29,6 +31,8 @@ def write_figures(view: View, folder: Path) -> list[Path]:
         "data": view.data,
         "points": table(view.points),
     }
+    if name == "networks":  # nothing trains: its numbers are counts
+        told["networks"] = network_rows()
     files = {f"{name}.json": (json.dumps(told, indent=1) + "\n").encode()}
     for drawing in drawings(view):
         stem = f"{name}-{drawing.key}" if drawing.key else name

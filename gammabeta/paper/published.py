@@ -68,6 +68,27 @@ PUBLISHED_FROZEN_COST = {"cifar10": (0.5, 2.0), "imagenet": (2.0, 2.0)}
 # Top-5 accuracy of the deepest ImageNet network under bn (abstract of versions 2 and 3).
 PUBLISHED_IMAGENET_TOP5 = {("imagenet_resnet_200", "bn"): 0.32}
 
+# The table of networks of version 2: total and BatchNorm parameters, rounded as it prints them.
+PUBLISHED_PARAMETERS: dict[str, tuple[str, str]] = {
+    "cifar_resnet_14": ("175K", "1.12K"),
+    "cifar_resnet_32": ("467K", "2.46K"),
+    "cifar_resnet_56": ("856K", "4.26K"),
+    "cifar_resnet_110": ("1.73M", "8.29K"),
+    "cifar_resnet_218": ("3.48M", "16.4K"),
+    "cifar_resnet_434": ("6.98M", "32.5K"),
+    "cifar_resnet_866": ("14.0M", "64.7K"),
+    "cifar_resnet_14_32": ("696K", "2.24K"),
+    "cifar_resnet_14_64": ("2.78M", "4.48K"),
+    "cifar_resnet_14_128": ("11.1M", "8.96K"),
+    "cifar_resnet_14_256": ("44.3M", "17.9K"),
+    "cifar_resnet_14_512": ("177M", "35.8K"),
+    "imagenet_resnet_18": ("11.7M", "9.6K"),
+    "imagenet_resnet_34": ("21.8M", "17.0K"),
+    "imagenet_resnet_50": ("25.6M", "53.1K"),
+    "imagenet_resnet_101": ("44.6M", "105K"),
+    "imagenet_resnet_200": ("64.7M", "176K"),
+}
+
 
 def published_accuracy(spec: RunSpec) -> float | None:
     """The paper's accuracy for a run of its own recipe, in 0..1; None for any other run.

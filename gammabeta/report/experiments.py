@@ -10,7 +10,7 @@ from gammabeta.paper import experiments
 from gammabeta.paper.points import View, views
 from gammabeta.report.answers import answer
 from gammabeta.report.chapter import Chapter, ShownView
-from gammabeta.report.notebooks import notebook_chapter
+from gammabeta.report.notebooks import notebook_views
 from gammabeta.report.pictures import picture
 from gammabeta.report.settings import (
     axis_name,
@@ -24,6 +24,7 @@ from gammabeta.report.settings import (
     published_source,
     setting,
     table_rows,
+    view_id,
 )
 from gammabeta.report.sources import sources
 from gammabeta.store import RunFolder
@@ -46,11 +47,14 @@ def chapters(runs: Sequence[RunFolder]) -> tuple[list[Chapter], list[OpenQuestio
     told, still_open = [], []
     for experiment in experiments().values():
         found = views(experiment, readable)
-        shown = [
-            _shown(view, each, rows, alone=len(found) == 1)
-            for view in found
-            if (each := answer(view)) is not None
-        ]
+        if experiment.name == "report":  # told run by run, not setting by setting
+            shown = notebook_views(found, rows)
+        else:
+            shown = [
+                _shown(view, each, rows, view_id(view, alone=len(found) == 1))
+                for view in found
+                if (each := answer(view)) is not None
+            ]
         if shown:
             told.append(Chapter(experiment.name, experiment.question, shown))
         elif any(view.done for view in found):
@@ -58,16 +62,11 @@ def chapters(runs: Sequence[RunFolder]) -> tuple[list[Chapter], list[OpenQuestio
             still_open.append(
                 OpenQuestion(experiment.name, experiment.question, count_of_missing(best))
             )
-    report = notebook_chapter(readable, rows)
-    told += [report] if report else []
     return told, still_open if told else []
 
 
-def _shown(view: View, answer: str, rows: Mapping[Path, RunRow], *, alone: bool) -> ShownView:
+def _shown(view: View, answer: str, rows: Mapping[Path, RunRow], id: str) -> ShownView:
     experiment = view.experiment
-    id = experiment.name
-    if not alone:
-        id = f"{id}-{view.scale.name}-{view.precision}-{view.data.replace(', ', '-')}"
     runs = list({run.path: run for run in view.runs}.values())
     others = [run for point in view.points for run in point.others]
     told = table_rows(view)

@@ -4,61 +4,64 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gammabeta.analysis import RunRow, counted
-from gammabeta.paper.points import Point, single_points
+from gammabeta.figures import drawings
+from gammabeta.figures.maps import SHOWN, maps_of
+from gammabeta.paper.points import STAND_INS, Point, View, recipe, single_points
 from gammabeta.paper.report import DEFECTS, ReportRun, report_runs
-from gammabeta.report.chapter import Chapter, ShownView
+from gammabeta.report.chapter import ShownView
+from gammabeta.report.pictures import picture
+from gammabeta.report.settings import headline, setting, view_id
 from gammabeta.report.sources import sources
 from gammabeta.sentences import percent, points
-from gammabeta.spec import CHOICES
-from gammabeta.store import RunFolder
 
-QUESTION = "What does the report on the paper find, run again?"
 _NOTEBOOKS = "github.com/sayakpaul/Training-BatchNorm-and-Only-BatchNorm"
+_MAPS = (
+    "What convolutions make of the first test image, before BatchNorm and ReLU: the first "
+    f"{SHOWN} maps of each, and the first filters, each on a scale of its own. Convolutions are "
+    "counted from 1 in order of execution; the 4th is the report\u2019s layer 10."
+)
 
 
-def notebook_chapter(runs: Sequence[RunFolder], rows: Mapping[Path, RunRow]) -> Chapter | None:
-    """A view a precision in which there are finished runs of it; None if there is none."""
-    shown = [view for precision in CHOICES["precision"] if (view := _shown(runs, rows, precision))]
-    return Chapter("report", QUESTION, shown) if shown else None
+def notebook_views(views: Sequence[View], rows: Mapping[Path, RunRow]) -> list[ShownView]:
+    """The views of the experiment `report` that have finished runs, with a row a published run."""
+    return [_shown(view, rows, view_id(view, alone=len(views) == 1)) for view in views if view.done]
 
 
-def _shown(
-    runs: Sequence[RunFolder], rows: Mapping[Path, RunRow], precision: str
-) -> ShownView | None:
+def _shown(view: View, rows: Mapping[Path, RunRow], id: str) -> ShownView:
     asked = [(each, intended) for each in report_runs() for intended in (False, True)
              if each.intended or not intended]  # fmt: skip
-    specs = [
-        ((each.intended if intended and each.intended else each.published), intended, each)
-        for each, intended in asked
-    ]
-    found = single_points(
-        [(spec.replace(precision=precision), None if intended else each.final / 100)
-         for spec, intended, each in specs],
-        runs,
-    )  # fmt: skip
+    own_data = view.data not in STAND_INS
+    wanted = []
+    for each, intended in asked:
+        spec = each.intended if intended and each.intended else each.published
+        spec = recipe(view.scale.apply(spec), view.precision, None if own_data else view.data)
+        wanted.append((spec, each.final / 100 if own_data and not intended else None))
+    runs = [run for point in view.points for run in (*point.runs, *point.others)]
+    found = single_points(wanted, {run.path: run for run in runs}.values())
     pairs = list(zip(asked, found, strict=True))
     done = [(each, intended, point) for (each, intended), point in pairs if point.accuracy]
-    if not done:
-        return None
     folders = list({run.path: run for *_, point in done for run in point.runs}.values())
     defects = {name for each, intended, _ in done if not intended for name in each.defects}
     return ShownView(
-        id=f"report-{precision}",
-        headline=precision,
-        answer=_answer(done),
+        id=id,
+        headline=headline(view),
+        answer=_answer(done, whole=view.scale.epochs is None),
         setting=[
-            "75 epochs of each notebook's own recipe.",
-            *(["Computed in bf16, not in fp32."] if precision != "fp32" else []),
+            *setting(view),
+            "Every run has the recipe of its own notebook.",
             *(f"In some, {DEFECTS[name]}." for name in sorted(defects)),
         ],
-        pictures=[],
+        pictures=[
+            picture(f"{id}-maps", drawing.title, f"{_MAPS} {_recipes(view)}", drawing.draw)
+            for drawing in drawings(view)
+        ],
         rows=[
             {"line": each.name, "place": _place(point, intended), "point": point}
             for each, intended, point in done
         ],
         line="Run of the report",
         axis="Recipe",
-        has={"published": True, "top5": False},
+        has={"published": own_data, "top5": False},
         measured=[],
         missing=_missing(pairs),
         sources=[
@@ -70,11 +73,24 @@ def _shown(
     )
 
 
-def _answer(done: Sequence[tuple[ReportRun, bool, Point]]) -> str:
-    """How far ours are from the published ones, and bn from everything among them."""
+def _recipes(view: View) -> str:
+    """Which runs the maps are of."""
+    told = [
+        f"{subset} in batches of {point.spec.batch_size:,}, right on "
+        f"{percent(point.accuracy.mean if point.accuracy else None)}"
+        for subset, (point, _) in maps_of(view).items()
+    ]
+    return f"Trained by Adam: {', '.join(told)} of the test images."
+
+
+def _answer(done: Sequence[tuple[ReportRun, bool, Point]], *, whole: bool) -> str:
+    """How far ours are from the published ones, and bn from everything among them. whole: whether
+    they trained as long as those."""
+    counterparts = sum(not intended for _, intended, _ in done)
+    text = f"Of {len(report_runs())} published runs {counterparts} have a "
+    text += "counterpart here" if whole else "shortened counterpart here"
     differences = [point.difference for *_, point in done if point.difference is not None]
-    text = f"Of {len(report_runs())} published runs {len(differences)} have a counterpart here"
-    if differences:
+    if differences and whole:
         low, high = points(min(differences)), points(max(differences))
         text += (
             f", which differs by {low} points"

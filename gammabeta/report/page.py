@@ -15,6 +15,7 @@ from gammabeta.analysis import sections
 from gammabeta.disk import replace_file
 from gammabeta.errors import InputError, RunError
 from gammabeta.report.experiments import chapters
+from gammabeta.report.networks import network_table
 from gammabeta.report.sections import Published, parts_of
 from gammabeta.sentences import page_title, percent, points, seconds, share
 from gammabeta.store import RunFolder, list_runs
@@ -82,6 +83,7 @@ def report_html(
     return template.render(
         title=title or page_title(str(run.spec.get("trainable", "")) for run in runs),
         chapters=told,
+        networks=network_table() if told else None,
         open_questions=open_questions,
         parts=parts,
         count=len(runs),

@@ -17,6 +17,14 @@ from gammabeta.spec import RunSpec, differing
 _PAPER = "Training BatchNorm and Only BatchNorm (arXiv 2003.00152)"
 
 
+def view_id(view: View, *, alone: bool) -> str:
+    """What a link to a view says. alone: whether it is the only one of its chapter."""
+    name = view.experiment.name
+    if alone:
+        return name
+    return f"{name}-{view.scale.name}-{view.precision}-{view.data.replace(', ', '-')}"
+
+
 def headline(view: View) -> str:
     """The scale, precision and data of a view, in a few words: what sets two of them apart."""
     epochs = _range(sorted({point.spec.epochs for point in view.points}))
