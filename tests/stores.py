@@ -26,14 +26,16 @@ def write_run(root: Path, spec: RunSpec, accuracy: float | None) -> RunFolder:
 
 def write_point(
     root: Path, spec: RunSpec, accuracy: float | None, *, trained: int = 1120,
-    gammas: tuple[float, ...] = (), source: str = "Python batches",
+    gammas: tuple[float, ...] = (), source: str = "Python batches", top5: float | None = None,
+    **data: object,
 ) -> RunFolder:  # fmt: skip
     """As `write_run` without building the network, so that a test can have many: `trained` values
-    are said to have trained, and the last checkpoint holds these gammas."""
+    are said to have trained, and the last checkpoint holds these gammas. data: what inputs.json says
+    of other data than CIFAR's."""
     tensors = [{"name": "bn.weight", "role": "gamma", "shape": [len(gammas)], "trained": 1}]
     made_from = {
         "data": {"name": spec.data, "num_classes": 100 if spec.data == "cifar100" else 10,
-                 "sha256": "ab" * 32, "source": source, "train": 50_000, "test": 10_000},
+                 "sha256": "ab" * 32, "source": source, "train": 50_000, "test": 10_000, **data},
         "subset": {"text": spec.trainable, "trained": trained, "total": 175_258},
         "tensors": tensors if gammas else [],
     }  # fmt: skip
@@ -44,5 +46,6 @@ def write_point(
     if gammas:
         folder.save_checkpoint(spec.epochs, {"trained/bn.weight": torch.tensor(gammas)})
     if accuracy is not None:
-        folder.write_result({"status": "ok", "test_accuracy": accuracy, "epoch": spec.epochs})
+        result = {"status": "ok", "test_accuracy": accuracy, "epoch": spec.epochs}
+        folder.write_result(result | ({"test_top5": top5} if top5 is not None else {}))
     return folder

@@ -10,7 +10,8 @@ from gammabeta.analysis import Spread
 from gammabeta.language import parse
 from gammabeta.names import PAPER_NETWORKS
 from gammabeta.paper import PUBLISHED, SCALES, choose_scale, experiments, published_accuracy
-from gammabeta.paper.points import collect, table, views
+from gammabeta.paper.points import collect, recipe, table, views
+from gammabeta.paper.report import report_accuracy
 from gammabeta.store import list_runs
 
 
@@ -150,3 +151,18 @@ def test_the_settings_of_the_report_have_its_numbers(tmp_path):
     assert by["all", "sgd", "constant", 1024, None] == pytest.approx((0.4380 + 0.4515 + 0.4500) / 3)
     assert by["bn", "sgd", "cosine_restarts", 128, 10_000] == pytest.approx(0.2795)
     assert None in {point.published for point in view.points}  # what was only intended
+
+
+def test_points_that_become_one_run_make_one_point_without_a_published_number(tmp_path):
+    experiment, smoke = experiments()["report"], SCALES["smoke"]
+    whole = collect(experiment, [], SCALES["paper"], "fp32")
+    assert len({point.spec.id for point in whole.points}) == len(whole.points) == 28
+    view = collect(experiment, [], smoke, "fp32")
+    specs = [point.spec for point in view.points]
+    assert len(set(specs)) == len(specs) < 28
+    for point in view.points:
+        own = [
+            each for each in experiment.points if recipe(smoke.apply(each), "fp32") == point.spec
+        ]
+        assert point.published == (report_accuracy(own[0]) if len(own) == 1 else None)
+    assert None in {point.published for point in view.points if point.spec.optimizer == "adam"}

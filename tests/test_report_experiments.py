@@ -8,8 +8,13 @@ from test_analysis import make_run
 from test_report import Page, plain
 
 from gammabeta import RunSpec
+from gammabeta.figures import WIDE, drawings
+from gammabeta.paper import SCALES, experiments
+from gammabeta.paper.points import other_data, views
 from gammabeta.paper.report import report_runs
 from gammabeta.report import report_html
+from gammabeta.report.answers import answer
+from gammabeta.report.settings import caption, headline, published_sources, setting
 from gammabeta.store import list_runs
 
 JPEG = "Parquet, 50,000 train and 10,000 test images, JPEG"
@@ -49,6 +54,10 @@ def test_each_question_has_answer_figure_table_and_sources(store):
     assert re.search(r"all, seed 0\): stopped after 16 of 16 epochs", text)
     assert f"sha256 {'ab' * 32}" in text
     assert "read off the main figure of version 1" in text
+    # the one number that is not from there
+    assert "ResNet-866 under bn: the abstract of versions 2 and 3" in text
+    assert "the threshold 0.01 are those of" not in text
+    assert "is told of their paper by third parties" in " ".join(text.split())
 
 
 def test_questions_without_an_answer_are_named_and_not_shown(store):
@@ -100,3 +109,44 @@ def test_the_runs_of_the_report_have_a_chapter(tmp_path):
     assert "bn, adam, constant 0.001, 1024</td>" in text
     assert re.search(r"all, sgd, cosine 0.1, 128, as intended</td>\s*<td[^>]*>60.0 %", text)
     assert "Other runs" not in text
+
+
+def imagenet(tmp_path, model, **given):
+    spec = experiments()["imagenet"].only([model], ["bn"]).points[0]
+    for scale in ("short", "paper"):
+        write_point(tmp_path, SCALES[scale].apply(spec), 0.2, top5=0.5, **given)
+    return views(experiments()["imagenet"], list_runs(tmp_path))
+
+
+def test_other_pictures_are_not_imagenet(tmp_path):
+    for view in imagenet(tmp_path, "imagenet_resnet_200", num_classes=10, train=3000):
+        assert {point.published_top5 for point in view.points if point.runs} == {None}
+        assert "Not ImageNet: 10 classes, 3,000 training images" in " ".join(setting(view))
+        assert "10 classes, 3,000 training images" in headline(view)
+        assert "Not ImageNet: 10 classes" in caption(view, "top5")
+        assert "published number" in caption(view, "top5")
+        assert "Thin and grey" not in caption(view, "top5")
+        assert answer(view).startswith("Not on ImageNet, but on 10 classes, 3,000 training images")
+        top5 = {drawing.key: drawing for drawing in drawings(view)}["top5"].draw(WIDE)
+        assert not [line for line in top5.axes[0].lines if line.get_label() == "published"]
+
+
+def test_imagenet_itself_has_its_published_number_and_no_target_where_shortened(tmp_path):
+    found = imagenet(tmp_path, "imagenet_resnet_200", num_classes=1000, train=1_281_160)
+    whole, short = found
+    for view in found:
+        assert {point.published_top5 for point in view.points if point.runs} == {0.32}
+        assert "Not ImageNet" not in " ".join([*setting(view), caption(view, "top5")])
+        top5 = {drawing.key: drawing for drawing in drawings(view)}["top5"].draw(WIDE)
+        assert [line for line in top5.axes[0].lines if line.get_label() == "published"]
+        (source,) = published_sources(view)
+        assert source.startswith("ResNet-200 under bn, first five guesses: the abstract")
+    assert "no target" not in " ".join([*setting(whole), caption(whole, "top5")])
+    assert "no target" in " ".join(setting(short))
+    assert "Thin and grey: published, of the whole recipe, so no target" in caption(short, "top5")
+    assert "Thin and grey" not in caption(whole, "")
+
+
+def test_half_of_imagenet_is_not_imagenet(tmp_path):
+    found = imagenet(tmp_path, "imagenet_resnet_200", num_classes=1000, train=640_000)
+    assert other_data(found[0].runs) == ["1,000 classes, 640,000 training images"]

@@ -17,7 +17,7 @@ from gammabeta.figures.subsets import learning_curves
 from gammabeta.figures.thresholds import threshold_drawings
 from gammabeta.names import parse_name, readable
 from gammabeta.paper.points import Point, View
-from gammabeta.paper.published import PUBLISHED_CURVES, PUBLISHED_IMAGENET_TOP5
+from gammabeta.paper.published import PUBLISHED_CURVES
 
 _STARTS = {"uniform": "U(0, 1), 0", "ones": "1, 0", "ones_ones": "1, 1", "symmetric": "U(-1, 1), 0"}
 
@@ -115,9 +115,7 @@ def _quantity(point: Point, quantity: str) -> Spread | None:
 
 
 def _published(point: Point, quantity: str) -> float | None:
-    if quantity == "accuracy":
-        return point.published
-    return PUBLISHED_IMAGENET_TOP5.get((point.spec.model, point.spec.trainable))
+    return point.published if quantity == "accuracy" else point.published_top5
 
 
 def _network_ticks(models: Sequence[str]) -> tuple[list[str], str]:

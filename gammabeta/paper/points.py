@@ -11,7 +11,12 @@ from dataclasses import dataclass
 
 from gammabeta.analysis import Spread, spread
 from gammabeta.paper.experiment import Experiment
-from gammabeta.paper.published import published_accuracy
+from gammabeta.paper.published import (
+    IMAGENET_CLASSES,
+    IMAGENET_IMAGES,
+    PUBLISHED_IMAGENET_TOP5,
+    published_accuracy,
+)
 from gammabeta.paper.report import report_accuracy
 from gammabeta.paper.scales import SCALES, Scale
 from gammabeta.spec import CHOICES, RunSpec
@@ -23,12 +28,14 @@ STAND_INS = ("digits", "synthetic")  # data sets on which no experiment was publ
 
 @dataclass(frozen=True)
 class Point:
-    """One point of a figure. spec: as it was run, with seed 0. published: of the point's published
-    recipe, in 0..1, however short our own runs are. runs: those that have finished, by seed;
-    others: those that have begun and not finished. trained: how many values train."""
+    """One point of a figure. spec: as it was run, with seed 0. published, published_top5: of the
+    point's published recipe, in 0..1, however short our own runs are; None where a run of ours is
+    of other data. runs: those that have finished, by seed; others: those that have begun and not
+    finished. trained: how many values train."""
 
     spec: RunSpec
     published: float | None
+    published_top5: float | None
     runs: tuple[RunFolder, ...]
     others: tuple[RunFolder, ...]
     trained: int | None
@@ -110,31 +117,59 @@ def _view(
     experiment: Experiment, scale: Scale, precision: str, data: str | None,
     index: dict[str, list[RunFolder]],
 ) -> View:  # fmt: skip
+    asked: dict[RunSpec, list[RunSpec]] = {}
+    for point in experiment.points:
+        asked.setdefault(recipe(scale.apply(point), precision, data), []).append(point)
     points = tuple(
+        # points that a scale makes one run stand for no published number
         _point(
-            recipe(scale.apply(point), precision, data),
-            _published(point) if data is None else None,
-            index,
+            spec, *(_published(own[0]) if data is None and len(own) == 1 else (None, None)), index
         )
-        for point in experiment.points
+        for spec, own in asked.items()
     )
     own = ", ".join(dict.fromkeys(point.data for point in experiment.points))
     return View(experiment, scale, precision, data or own, points)
 
 
-def _published(point: RunSpec) -> float | None:
+def _published(point: RunSpec) -> tuple[float | None, float | None]:
+    """Accuracy and top-5 accuracy, in 0..1."""
     found = published_accuracy(point)
-    return report_accuracy(point) if found is None else found
+    top5 = PUBLISHED_IMAGENET_TOP5.get((point.model, point.trainable))
+    return (
+        report_accuracy(point) if found is None else found,
+        top5 if point.data == "imagenet" else None,
+    )
 
 
-def _point(spec: RunSpec, published: float | None, index: dict[str, list[RunFolder]]) -> Point:
+def other_data(runs: Iterable[RunFolder]) -> list[str]:
+    """What the data was of those runs on `imagenet` that were not given ImageNet itself but another
+    set of pictures, in words, each once: "10 classes, 3,000 training images"."""
+    found = []
+    for run in runs:
+        data = run.inputs["data"]
+        classes, images = data.get("num_classes"), data.get("train")
+        if run.spec.get("data") != "imagenet" or classes is None or images is None:
+            continue
+        subsample = run.spec.get("subsample")
+        whole = IMAGENET_IMAGES if subsample is None else subsample
+        if classes != IMAGENET_CLASSES or abs(images - whole) > whole / 100:  # some cannot be read
+            found.append(f"{classes:,} classes, {images:,} training images")
+    return list(dict.fromkeys(found))
+
+
+def _point(
+    spec: RunSpec, published: float | None, top5: float | None, index: dict[str, list[RunFolder]]
+) -> Point:
     runs = index.get(_seedless(spec.to_dict()), [])
     done = [run for run in runs if run.status == "ok"]
+    if other_data(done):
+        published = top5 = None
     results = [run.result or {} for run in done]
     trained = next((run.inputs["subset"]["trained"] for run in done), None)
     return Point(
         spec=spec,
         published=published,
+        published_top5=top5,
         runs=tuple(done),
         others=tuple(run for run in runs if run not in done),
         trained=trained,
@@ -148,7 +183,7 @@ def single_points(
 ) -> list[Point]:
     """Points of no experiment: of specs as they were run, each with what was published of it."""
     index = _index(runs)
-    return [_point(spec, published, index) for spec, published in specs]
+    return [_point(spec, published, None, index) for spec, published in specs]
 
 
 def _lengths(point: RunSpec, scale: Scale) -> tuple[int, int | None]:
@@ -190,6 +225,7 @@ def table(points: Sequence[Point]) -> list[dict[str, object]]:
             "published": point.published,
             "difference": point.difference,
             "top5": point.top5.mean if point.top5 else None,
+            "published_top5": point.published_top5,
         }
         for point in points
     ]

@@ -5,8 +5,13 @@ network (`report_resnet20`) for 75 epochs in every setting. Two more draw pictur
 and train nothing.
 
 What a RunSpec does not say of them: they shuffle within a window of 1,024 images, cut the tails off
-the normal weights, and Keras' Adam has epsilon 1e-7, torch's 1e-8. Their seed is 666, set once a
-notebook; here runs of one setting have the seeds 666, 667, ...
+the normal weights, and Keras' Adam has epsilon 1e-7, torch's 1e-8. BatchNorm of the TPU's runs
+normalises the 128 images on each of eight cores (of a batch of 1024; batches of other sizes split
+alike), here the whole batch. Their seed is 666, set once a notebook; here runs of one setting have
+the seeds 666, 667, ...
+
+The notebooks name their optimiser and leave its settings alone. That Keras' defaults are then a
+rate of 0.01 without momentum for SGD, and of 0.001 for Adam, is recalled, not looked up.
 """
 
 import dataclasses
@@ -17,7 +22,7 @@ from gammabeta.spec import RunSpec
 
 DEFECTS = {
     "schedule-unused": "the schedule is made and never given to the optimiser: one more run of "
-    "plain SGD at 0.01",
+    "plain SGD, at Keras' default rate (0.01, as recalled)",
     "rate-ends-early": "the rate has come down after 1,000 steps, long before the run ends",
     "frozen-statistics": "a frozen BatchNorm of Keras works in inference mode, with mean 0 and "
     "variance 1: the loss is constant, and the network does not normalise",
@@ -55,7 +60,7 @@ _ADAM = RunSpec(
     crop_padding=4, flip=False, brightness=0.5, normalisation="none",
 )  # fmt: skip
 _RAMP = _ADAM.replace(schedule="ramp", lr=4e-4)
-_SGD = _ADAM.replace(optimizer="sgd", lr=0.01, momentum=0.0)  # "sgd" in Keras
+_SGD = _ADAM.replace(optimizer="sgd", lr=0.01, momentum=0.0)  # "sgd" in Keras, as recalled
 _COSINE = _SGD.replace(schedule="cosine", lr=0.1)
 _LINEAR_COSINE = _SGD.replace(schedule="linear_cosine", lr=0.1)
 _RESTARTS = _SGD.replace(schedule="cosine_restarts", schedule_steps=1000, lr=0.1)

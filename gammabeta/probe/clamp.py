@@ -101,7 +101,7 @@ def _evaluate(subject: Subject) -> dict[str, float]:
 
 
 def _summary(points: list[dict[str, Any]]) -> dict[str, Any]:
-    """The accuracy of the network as it is, and at the paper's threshold."""
+    """The accuracy of the network as it is, and at the threshold 0.01."""
     found: dict[str, Any] = {}
     for point in points:
         if point["threshold"] == 0:

@@ -11,7 +11,7 @@ from gammabeta.figures.measured import by_network, clamped, pools_by_network, qu
 from gammabeta.figures.series import DEEPER, WIDER, series
 from gammabeta.gammas import small_share
 from gammabeta.names import readable
-from gammabeta.paper.points import Point, View
+from gammabeta.paper.points import Point, View, other_data
 from gammabeta.paper.published import PUBLISHED_FROZEN_COST, PUBLISHED_SMALL_GAMMAS
 from gammabeta.sentences import percent, seeds
 
@@ -21,7 +21,9 @@ _SAME_COUNT = 1.15  # two networks have "about the same" number of values if no 
 def answer(view: View) -> str | None:
     """One or two sentences; None if the runs there are cannot answer the question."""
     make = _ANSWERS.get(view.experiment.name)
-    return make(view) if make else None
+    text = make(view) if make else None
+    other = other_data(view.runs)
+    return f"Not on ImageNet, but on {' and '.join(other)}: {text}" if text and other else text
 
 
 def _depth(view: View) -> str | None:
@@ -246,7 +248,7 @@ def _gammas(view: View) -> str | None:
 
 
 def _clamp(view: View) -> str | None:
-    """What clamping at the paper's threshold costs, beside clamping as many random gammas."""
+    """What clamping at 0.01 costs, beside clamping as many random gammas."""
     told = []
     for point in view.done:
         found = clamped(point)

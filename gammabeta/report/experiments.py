@@ -21,7 +21,7 @@ from gammabeta.report.settings import (
     line_name,
     measured_columns,
     missing,
-    published_source,
+    published_sources,
     setting,
     table_rows,
     view_id,
@@ -94,7 +94,7 @@ def _shown(view: View, answer: str, rows: Mapping[Path, RunRow], id: str) -> Sho
         measured=measured_columns(view),
         missing=missing(view),
         sources=[
-            ("Published", [published_source(view)]),
+            ("Published", published_sources(view)),
             *sources(runs, [rows[run.path] for run in runs]),
         ],
         recipe=common_recipe(view),

@@ -10,7 +10,8 @@ from gammabeta.figures.measured import clamped, pools_by_network, quiet
 from gammabeta.figures.series import are_subsets, is_deep_against_wide, series
 from gammabeta.gammas import small_share
 from gammabeta.names import readable
-from gammabeta.paper.points import STAND_INS, Point, View
+from gammabeta.paper.points import STAND_INS, Point, View, other_data
+from gammabeta.paper.published import FROM_FIGURE, TOP5_ORIGIN, published_origin
 from gammabeta.sentences import caption_gammas, caption_small, percent, reason
 from gammabeta.spec import RunSpec, differing
 
@@ -28,7 +29,8 @@ def view_id(view: View, *, alone: bool) -> str:
 def headline(view: View) -> str:
     """The scale, precision and data of a view, in a few words: what sets two of them apart."""
     epochs = _range(sorted({point.spec.epochs for point in view.points}))
-    return f"{view.data}, {epochs} epochs, {view.precision}"
+    data = "; ".join([f"{view.data}, but {each}" for each in other_data(view.runs)]) or view.data
+    return f"{data}, {epochs} epochs, {view.precision}"
 
 
 def setting(view: View) -> list[str]:
@@ -48,6 +50,8 @@ def setting(view: View) -> list[str]:
     if view.data in STAND_INS:
         own = ", ".join(dict.fromkeys(point.data for point in view.experiment.points))
         said.append(f"Trained on {view.data} instead of {own}: nothing was published for that.")
+    if other := other_data(view.runs):
+        said.append(_not_imagenet(other))
     if view.precision != "fp32":
         said.append(f"Computed in {view.precision}, not in fp32.")
     sources = {str(run.inputs["data"].get("source", "")) for run in view.runs}
@@ -61,8 +65,14 @@ def _range(numbers: Sequence[int]) -> str:
     return str(numbers[0]) + (f" to {numbers[-1]}" if len(numbers) > 1 else "")
 
 
+def _not_imagenet(other: Sequence[str]) -> str:
+    return f"Not ImageNet: {'; '.join(other)}, so no published number stands beside these."
+
+
 def _has_published(view: View) -> bool:
-    return any(point.published is not None for point in view.points)
+    return any(
+        point.published is not None or point.published_top5 is not None for point in view.points
+    )
 
 
 def place(view: View, point: Point) -> str:
@@ -114,14 +124,25 @@ def missing(view: View) -> list[str]:
     return said
 
 
-def published_source(view: View) -> str:
-    """Where the published numbers of a view come from."""
+def published_sources(view: View) -> list[str]:
+    """Where the published numbers of a view come from, a line each source."""
     if view.data in STAND_INS or not _has_published(view):
-        return "nothing that could be read was published for these points: ours stand alone"
-    return (
-        f"{_PAPER}, read off the main figure of version 1: means of five replicates, right to "
-        "about 0.3 points, 0.5 where a line is partly hidden"
-    )
+        return ["nothing that could be read was published for these points: ours stand alone"]
+    origins: dict[str, list[str]] = {}
+    for point in view.points:
+        name = f"{readable(point.spec.model)} under {point.spec.trainable}"
+        if point.published is not None:
+            origins.setdefault(published_origin(point.spec), []).append(name)
+        if point.published_top5 is not None:
+            origins.setdefault(TOP5_ORIGIN, []).append(f"{name}, first five guesses")
+    told = [f"{_PAPER}, {FROM_FIGURE}"] if FROM_FIGURE in origins else []
+    if view.experiment.axis == "epochs":
+        told.append("the curve over the epochs: read off the learning curve of version 1")
+    return told + [
+        f"{', '.join(names)}: {origin}"
+        for origin, names in origins.items()
+        if origin != FROM_FIGURE
+    ]
 
 
 def common_recipe(view: View) -> list[tuple[str, str]]:
@@ -147,8 +168,17 @@ def caption(view: View, key: str) -> str:
     else:
         text += " One seed for each point, so no spread is known."
     over_epochs = view.experiment.axis == "epochs"  # those of a shorter recipe are others
-    whole = view.scale.epochs is None if over_epochs else _has_published(view)
-    text += " Thin and grey: published." if whole else ""
+    whole = view.scale.epochs is None
+    if key == "top5":
+        whole = any(point.published_top5 is not None for point in view.points)
+    elif not over_epochs:
+        whole = any(point.published is not None for point in view.points)
+    if whole:
+        text += " Thin and grey: published"
+        short = view.scale.epochs is not None
+        text += ", of the whole recipe, so no target for these." if short else "."
+    if other := other_data(view.runs):
+        text += f" {_not_imagenet(other)}"
     chance = chance_of(view)
     return text + (f" Dotted: guessing, {percent(chance)}." if chance and key != "top5" else "")
 
