@@ -29,8 +29,8 @@ def write_point(
     gammas: tuple[float, ...] = (), source: str = "Python batches", top5: float | None = None,
     **data: object,
 ) -> RunFolder:  # fmt: skip
-    """As `write_run` without building the network, so that a test can have many: `trained` values
-    are said to have trained, and the last checkpoint holds these gammas. data: what inputs.json says
+    """As `write_run` without building the network, for many runs: `trained` values are said to
+    have trained, and the last checkpoint holds these gammas. data: what inputs.json says
     of other data than CIFAR's."""
     tensors = [{"name": "bn.weight", "role": "gamma", "shape": [len(gammas)], "trained": 1}]
     made_from = {
