@@ -66,6 +66,9 @@ def test_what_no_longer_holds_is_made_again(run):
     assert plan(run, ["gammas", "clamp"], images=20).missing == ()
     assert plan(run, ["gammas", "clamp"], images=20, again=True).missing == ("gammas", "clamp")
     assert plan(run, ["gammas", "clamp"], images=30).missing == ("clamp",)
+    with pytest.raises(InputError, match=r"images is 10, but clamp of run .* on 20 test images"):
+        plan(run, ["clamp"], images=10)
+    assert plan(run, ["clamp"], images=10, again=True).missing == ("clamp",)
     found = run.folder.probe("clamp")
     for change in ({"epoch": 2}, {"gammabeta": "0"}, {"data_sha256": "0"}):
         run.folder.write_probe("clamp", found | {"made_from": found["made_from"] | change})

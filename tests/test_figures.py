@@ -171,6 +171,21 @@ def test_files_are_written_with_the_numbers_behind_them(store, tmp_path):
     ]  # fmt: skip
 
 
+def test_a_figure_that_is_not_as_published_says_so_and_has_a_file_of_its_own(tmp_path):
+    source = "Parquet, JPEG"
+    spec = RunSpec(epochs=16, precision="bf16")
+    write_point(tmp_path / "runs", spec, 0.4, source=source)
+    write_point(tmp_path / "runs", RunSpec(), 0.48)
+    found = views(experiments()["depth"], list_runs(tmp_path / "runs"))
+    written = [file for view in found for file in write_figures(view, tmp_path)]
+    assert [file.name for file in written] == [
+        "depth.json", "depth.svg", "depth.pdf",
+        "depth-short-bf16.json", "depth-short-bf16.svg", "depth-short-bf16.pdf",
+    ]  # fmt: skip
+    assert "16 epochs instead of 160, bf16, JPEG" in written[4].read_text()
+    assert "instead of" not in written[1].read_text()
+
+
 def test_a_folder_that_cannot_be_made_is_one_line(store, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"could not write .*file"):

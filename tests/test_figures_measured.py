@@ -93,6 +93,16 @@ def test_the_answer_on_clamping_is_at_the_papers_threshold(store):
     assert dict(measured_columns(view))["Accuracy without them"][bn.spec.id] == "50.0\u202f%"
 
 
+def test_captions_say_how_many_images_a_probe_saw(store, tmp_path):
+    assert "Measured on 1,000 test images." in caption(view_of(store, "clamp"), "")
+    assert "Measured on" not in caption(view_of(store, "gammas"), "layers")
+    for seed, images in ((0, 500), (1, 10_000)):
+        run = write_point(tmp_path, RunSpec(seed=seed), 0.48)
+        probe = clamp_probe([0.5, 0.5, 0.2], [[0.5], [0.1], [0.1]])
+        run.write_probe("clamp", probe | {"made_from": {"images": images}})
+    assert "Measured on 500 to 10,000 test images." in caption(view_of(tmp_path, "clamp"), "")
+
+
 def test_features_that_are_off_are_told_by_layer(store):
     view = view_of(store, "activity")
     (drawing,) = drawings(view)

@@ -112,6 +112,17 @@ def quiet(point: Point) -> Quiet | None:
     )
 
 
+def images_seen(view: View) -> list[int]:
+    """On how many test images the probes of a view were made, each number once, from the lowest;
+    empty where its probe needs none."""
+    seen = set()
+    for name in view.experiment.probes:
+        for run in view.runs:
+            found = run.probe(name) or {}
+            seen.add(int(found.get("made_from", {}).get("images", 0)))
+    return sorted(seen - {0})
+
+
 def by_network(points: Iterable[Point]) -> Mapping[str, list[Point]]:
     """Points by network, in the order of the experiment."""
     found: dict[str, list[Point]] = {}

@@ -9,16 +9,19 @@ from matplotlib.figure import Figure
 from gammabeta.disk import replace_file
 from gammabeta.errors import RunError
 from gammabeta.figures.drawings import drawings
-from gammabeta.figures.house import WIDE, house_style
+from gammabeta.figures.house import INK, WIDE, house_style
 from gammabeta.figures.svg import svg_text
 from gammabeta.paper.networks import network_rows
-from gammabeta.paper.points import View, table
+from gammabeta.paper.points import STAND_INS, View, from_jpeg, other_data, table
 
 
 def write_figures(view: View, folder: Path) -> list[Path]:
-    """NAME.json (a row a point, accuracies in 0..1; of the table of networks, a row a network) and,
-    for each figure, NAME.svg and NAME.pdf, or NAME-KEY.svg and .pdf from the second one on; the
+    """STEM.json (a row a point, accuracies in 0..1; of the table of networks, a row a network) and,
+    for each figure, STEM.svg and STEM.pdf, or STEM-KEY.svg and .pdf from the second one on; the
     folder is made. Returns what was written.
+
+    STEM is the experiment's name and what is not as published: depth-short-bf16, or
+    depth-smoke-digits. A figure says it too, in a small line below.
 
     Raises RunError when the disk refuses.
     """
@@ -33,10 +36,15 @@ def write_figures(view: View, folder: Path) -> list[Path]:
     }
     if name == "networks":  # nothing trains: its numbers are counts
         told["networks"] = network_rows()
+    else:
+        name = "-".join([name, *_unlike(view)])
+    note = _note(view)
     files = {f"{name}.json": (json.dumps(told, indent=1) + "\n").encode()}
     for drawing in drawings(view):
         stem = f"{name}-{drawing.key}" if drawing.key else name
         figure = drawing.draw(WIDE)
+        if note:
+            figure.supxlabel(note, x=0.01, ha="left", fontsize=8, color=INK)
         files[f"{stem}.svg"] = svg_text(figure).encode()
         files[f"{stem}.pdf"] = _pdf(figure)
     try:
@@ -46,6 +54,33 @@ def write_figures(view: View, folder: Path) -> list[Path]:
     except OSError as error:
         raise RunError(f"could not write {folder} ({error.strerror or error})") from error
     return [folder / file for file in files]
+
+
+def _unlike(view: View) -> list[str]:
+    """Scale, precision and data, where they are not those published."""
+    return [
+        *([view.scale.name] if view.scale.epochs is not None else []),
+        *([view.precision] if view.precision != "fp32" else []),
+        *([view.data] if view.data in STAND_INS else []),
+    ]
+
+
+def _note(view: View) -> str:
+    """The same in words, and what the images were: so that a figure alone does not mislead."""
+    told = []
+    if view.scale.epochs is not None:
+        asked = sorted({point.epochs for point in view.experiment.points})
+        length = f"{view.scale.epochs} epoch{'s' * (view.scale.epochs != 1)}"
+        told.append(f"{length} instead of {' to '.join(map(str, asked[:1] + asked[1:][-1:]))}")
+    if view.scale.images is not None:
+        told.append(f"the first {view.scale.images:,} images")
+    if view.precision != "fp32":
+        told.append(view.precision)
+    if view.data in STAND_INS:
+        told.append(f"{view.data} images")
+    told += [f"not ImageNet: {each}" for each in other_data(view.runs)]
+    told += ["JPEG"] if view.data.startswith("cifar") and from_jpeg(view.runs) else []
+    return ", ".join(told)
 
 
 def _pdf(figure: Figure) -> bytes:

@@ -222,7 +222,7 @@ def clamp() -> list[RunSpec]:
 
 @_experiment(
     question="How many features are off for nearly every image?",
-    caption="For how many inputs each ReLU feature is zero, over all test images and positions.",
+    caption="For how many inputs each ReLU feature is zero, over test images and positions.",
     source=_APPENDIX, axis="threshold", probes=("activity",),
 )  # fmt: skip
 def activity() -> list[RunSpec]:

@@ -157,6 +157,11 @@ def other_data(runs: Iterable[RunFolder]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def from_jpeg(runs: Iterable[RunFolder]) -> bool:
+    """Whether the images of any of these runs came as JPEG."""
+    return any("JPEG" in str(run.inputs["data"].get("source", "")) for run in runs)
+
+
 def _point(
     spec: RunSpec, published: float | None, top5: float | None, index: dict[str, list[RunFolder]]
 ) -> Point:

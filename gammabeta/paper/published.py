@@ -88,6 +88,7 @@ def published_origin(spec: RunSpec) -> str:
     own = spec.norm_init == RunSpec().norm_init
     return ORIGINS.get((spec.model, spec.trainable), FROM_FIGURE) if own else FROM_FIGURE
 
+
 # The table of networks of version 2: total and BatchNorm parameters, rounded as it prints them.
 PUBLISHED_PARAMETERS: dict[str, tuple[str, str]] = {
     "cifar_resnet_14": ("175K", "1.12K"),

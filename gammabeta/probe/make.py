@@ -72,10 +72,12 @@ def analyze(
     """The probes of a run by name (default: all of PROBES), made where they are not there and
     fresh, or `again`, and written beside the run.
 
-    images: the first so many test images (default: all). data_dir, reading: see
-    `gammabeta.train`; what is fresh needs no data. Raises InputError, with nothing written, for an
-    unknown probe or data that is not there or is not the run's; RunError for a run without a
-    checkpoint.
+    images: the first so many test images (default: all); fewer than a fresh probe has seen replace
+    it only `again`. data_dir, reading: see `gammabeta.train`; what is fresh needs no data.
+
+    Raises InputError, with nothing written, for an
+    unknown probe, for fewer images than a fresh probe has seen, or data that is not there or is not
+    the run's; RunError for a run without a checkpoint.
     """
     todo = plan(run, probes, images=images, again=again)
     data = load(todo, data_dir, {}, reading)
@@ -113,6 +115,14 @@ def plan(
         for name in names
     }
     missing = tuple(name for name in names if again or not _is_fresh(run, heads[name]))
+    for name in missing if images is not None and not again else ():
+        found = (run.folder.probe(name) or {}).get("made_from", {}).get("images", 0)
+        if found > images and _is_fresh(run, _with_images(heads[name], found)):
+            raise InputError(
+                f"images is {images}, but {name} of run {run.id} was measured on {found:,} test "
+                f"images, which would be lost: write {found} or more, or add --again",
+                "images",
+            )
     return Plan(run, checkpoint, images or inputs["test"], heads, missing)
 
 
@@ -128,6 +138,10 @@ def check_probes(names: Sequence[str]) -> None:
 def _is_fresh(run: Run, head: dict[str, Any]) -> bool:
     found = run.folder.probe(head["probe"])
     return found is not None and all(found.get(key) == value for key, value in head.items())
+
+
+def _with_images(head: dict[str, Any], images: int) -> dict[str, Any]:
+    return head | {"made_from": head["made_from"] | {"images": images}}
 
 
 def load(

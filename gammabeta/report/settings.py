@@ -6,11 +6,11 @@ from typing import Any
 from gammabeta.analysis import counted, plain, run_rows
 from gammabeta.curves import GammaPool
 from gammabeta.figures.drawings import chance_of
-from gammabeta.figures.measured import clamped, pools_by_network, quiet
+from gammabeta.figures.measured import clamped, images_seen, pools_by_network, quiet
 from gammabeta.figures.series import are_subsets, is_deep_against_wide, series
 from gammabeta.gammas import small_share
 from gammabeta.names import readable
-from gammabeta.paper.points import STAND_INS, Point, View, other_data
+from gammabeta.paper.points import STAND_INS, Point, View, from_jpeg, other_data
 from gammabeta.paper.published import FROM_FIGURE, TOP5_ORIGIN, published_origin
 from gammabeta.sentences import caption_gammas, caption_small, percent, reason
 from gammabeta.spec import RunSpec, differing
@@ -55,7 +55,7 @@ def setting(view: View) -> list[str]:
     if view.precision != "fp32":
         said.append(f"Computed in {view.precision}, not in fp32.")
     sources = {str(run.inputs["data"].get("source", "")) for run in view.runs}
-    if any("JPEG" in source for source in sources) and view.data.startswith("cifar"):
+    if from_jpeg(view.runs) and view.data.startswith("cifar"):
         copies = "JPEG copies of the images" if len(sources) == 1 else "JPEG copies in some runs"
         said.append(f"The data was {copies}, whose pixels are not quite the original ones.")
     return said
@@ -196,7 +196,11 @@ def _caption_measured(view: View, key: str) -> str:
     text = view.experiment.caption
     if view.experiment.name == "gammas":
         text = "The share of gammas below 0.01 in size, layer by layer."
-    return f"{text} Lines are means over n runs, bands reach from the lowest to the highest."
+    text += " Lines are means over n runs, bands reach from the lowest to the highest."
+    seen = [f"{each:,}" for each in images_seen(view)]
+    return (
+        f"{text} Measured on {' to '.join(seen[:1] + seen[1:][-1:])} test images." if seen else text
+    )
 
 
 def _pools(view: View, key: str, kind: str) -> list[GammaPool]:
