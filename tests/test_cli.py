@@ -141,7 +141,7 @@ def test_ctrl_c_says_how_to_go_on(here, capsys, monkeypatch):
     monkeypatch.setattr("gammabeta.run.train_epochs", interrupted)
     assert main(TRAIN) == 130
     err = capsys.readouterr().err
-    assert "the same command again goes on" in err
+    assert "no epoch had ended: the same command begins again" in err
     assert err.endswith("gammabeta: stopped\n")
     monkeypatch.undo()
     monkeypatch.chdir(here)

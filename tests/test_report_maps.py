@@ -66,7 +66,8 @@ def test_the_figure_shows_the_maps_of_the_run(run, tmp_path):
         assert len(re.findall(r"data:image/png;base64", text)) == 5
         assert len(text) < 150_000  # of one subset, so two stay below 300 kB
     files = {path.name for path in write_figures(view, tmp_path)}
-    assert files == {"report.json", "report.svg", "report.pdf"}
+    assert {path.rpartition(".")[2] for path in files} == {"json", "svg", "pdf"}
+    assert {path.partition("-")[0] for path in files} == {"report"}
 
 
 def test_a_mosaic_leaves_out_what_is_not_there():

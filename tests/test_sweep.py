@@ -311,7 +311,7 @@ def test_ctrl_c_in_a_sweep(here, capsys, monkeypatch):
         patch.setattr("gammabeta.listen.TrainDisplay.__call__", lambda self, event: stop(event))
         out, err = call(capsys, *words, code=130)
     assert out == ""
-    assert "the same command again goes on" in err
+    assert "no epoch had ended: the same command begins again" in err
     rows = json.loads(call(capsys, *words, "--dry-run", "--json")[0])
     assert [row["status"] for row in rows] == ["stopped"] * 3
     out, err = call(capsys, *words)
