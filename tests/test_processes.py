@@ -277,7 +277,7 @@ def test_one_process_work_is_refused_in_several(tmp_path, monkeypatch, capsys, w
 def test_torchrun_from_the_command_line(tmp_path):
     """What the issue's command does, its worker killed by the system."""
     spec = SPEC.replace(epochs=400, schedule="constant")
-    arguments = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0",
+    arguments = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
                  "-m", "gammabeta", "train", *flags(spec), "--runs", str(tmp_path)]  # fmt: skip
     with (tmp_path / "said").open("w") as said:
         torchrun = subprocess.Popen([sys.executable, *arguments], stderr=said, stdout=said)
