@@ -7,6 +7,7 @@ say in their metadata how images are normalised (the key "gammabeta", as JSON).
 import contextlib
 import importlib.util
 import io
+import itertools
 import json
 import logging
 import warnings
@@ -46,7 +47,7 @@ def export_bytes(
     """
     check_format(suffix)
     module = module.eval()
-    two = images if len(images) > 1 else torch.cat([images, images])
+    two = images.new_zeros(2, *images.shape[1:])  # a .pt2 file keeps them: nobody's pictures
     try:
         with _quiet():
             make = _onnx if suffix == ".onnx" else _pt2
@@ -87,7 +88,12 @@ def _onnx(module: nn.Module, images: Tensor, about: str, plain: bool) -> bytes:
     )
     assert program is not None
     program.model.metadata_props[KEY] = about
-    data: bytes = program.model_proto.SerializeToString()
+    proto = program.model_proto
+    graph = proto.graph
+    values = (graph.input, graph.output, graph.value_info, graph.initializer)
+    for part in (graph, *graph.node, *itertools.chain(*values)):
+        part.ClearField("metadata_props")  # stack traces: paths of this machine, and kilobytes
+    data: bytes = proto.SerializeToString()
     return data
 
 
@@ -95,6 +101,8 @@ def _pt2(module: nn.Module, images: Tensor, about: str, plain: bool) -> bytes:
     program = torch.export.export(
         module, (images,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)
     )
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # paths of this machine
     file = io.BytesIO()
     torch.export.save(program, file, extra_files={KEY: about})
     return file.getvalue()

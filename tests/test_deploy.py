@@ -135,7 +135,6 @@ def test_export_writes_a_program_that_says_how_images_are_normalised(here, train
 
 @pytest.mark.slow
 def test_export_times_three_networks_in_onnxruntime(here, trained, capsys):
-    pytest.importorskip("onnxruntime")
     code, out, err = call(capsys, trained, "export", trained.id, "m.onnx", "--latency")
     assert code == 0, err
     assert files(here) == ["m.onnx"]
