@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -314,7 +315,15 @@ def test_latencies_are_measured_in_turns():
     calls = []
     found = latencies({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=5)
     assert calls == ["a", "b"] * 7
-    assert all(0 <= times["fastest_ms"] <= times["median_ms"] for times in found.values())
+    for times in found.values():
+        clock = [times[name] for name in ("fastest_ms", "low_ms", "median_ms", "high_ms")]
+        assert clock == sorted(clock)
+
+
+def test_the_processors_time_leaves_out_when_nothing_is_computed():
+    (found,) = latencies({"sleeps": lambda: time.sleep(0.02)}, rounds=3).values()
+    assert found["fastest_ms"] >= 20
+    assert found["processor_ms"] < 10
 
 
 def test_the_loader_stands_alone():

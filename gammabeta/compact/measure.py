@@ -2,7 +2,8 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from typing import TypeVar
 
 import torch
 from safetensors.torch import save
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from gammabeta.compact.network import Network, encode
+
+Name = TypeVar("Name", bound=Hashable)
 
 
 def parameters(module: nn.Module) -> int:
@@ -35,18 +38,29 @@ def file_size(module: nn.Module) -> int:
 
 
 def latencies(
-    contenders: Mapping[str, Callable[[], object]], rounds: int = 15
-) -> dict[str, dict[str, float]]:
-    """Milliseconds a call, in turns so that all meet the same machine. Others who work on it only
-    ever add to a time, so the fastest says most about the network."""
-    times: dict[str, list[float]] = {name: [] for name in contenders}
+    contenders: Mapping[Name, Callable[[], object]], rounds: int = 15
+) -> dict[Name, dict[str, float]]:
+    """Milliseconds a call, in turns so that all meet the same machine: the fastest, the median and
+    the two quartiles of the clock, and the median of the time this process had a processor for.
+
+    Others who work on the machine only ever add to a time, so the fastest says most about the
+    network; with one thread the processor's time leaves out when others had it.
+    """
+    clock: dict[Name, list[float]] = {name: [] for name in contenders}
+    processor: dict[Name, list[float]] = {name: [] for name in contenders}
     for turn in range(rounds + 2):
         for name, call in contenders.items():
-            start = time.perf_counter()
+            worked, start = time.process_time(), time.perf_counter()
             call()
+            took, busy = time.perf_counter() - start, time.process_time() - worked
             if turn >= 2:  # the first two warm up
-                times[name].append(1e3 * (time.perf_counter() - start))
-    return {
-        name: {"fastest_ms": min(found), "median_ms": statistics.median(found)}
-        for name, found in times.items()
-    }
+                clock[name].append(1e3 * took)
+                processor[name].append(1e3 * busy)
+    found = {}
+    for name, times in clock.items():
+        low, middle, high = statistics.quantiles(times, n=4, method="inclusive")
+        found[name] = {
+            "fastest_ms": min(times), "low_ms": low, "median_ms": middle, "high_ms": high,
+            "processor_ms": statistics.median(processor[name]),
+        }  # fmt: skip
+    return found
