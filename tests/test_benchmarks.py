@@ -1,5 +1,6 @@
-"""The scripts of benchmarks/ run, go on where they stopped, and docs/performance.md quotes them."""
+"""The scripts of benchmarks/ run, go on where they stopped, and the pages quote them."""
 
+import importlib.metadata
 import importlib.util
 import json
 import re
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from gammabeta import RunSpec, create_model, deploy, train
 from gammabeta.bench import members, rounds
 
 ROOT = Path(__file__).parent.parent
@@ -142,6 +144,80 @@ def test_losses_and_their_table(call, tmp_path):
     text = script("tables").loss_cpu(tmp_path)
     assert "Over roundings: 0." in text
     assert f"| judge: torch fp32 | {judge['mean_last']:.4f} | +0.00% |" in text
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A run of a second."""
+    spec = RunSpec(
+        model="cifar_resnet_8_4", data="synthetic", epochs=1, batch_size=32, subsample=64,
+        test_subsample=40, crop_padding=2,
+    )  # fmt: skip
+    return train(spec, tmp_path_factory.mktemp("tiny") / "runs")
+
+
+def test_compact_wants_torch_pruning_where_it_is_asked_for(call, tiny, tmp_path, monkeypatch):
+    def missing(name):
+        raise importlib.metadata.PackageNotFoundError
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    runs = tiny.folder.path.parent
+    with pytest.raises(SystemExit, match=r"pip install --no-deps torch-pruning, or leave it out"):
+        call("compact", "--runs", runs, "--ids", tiny.id, "--out", tmp_path / "compact.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_compact_says_of_a_network(tiny):
+    compact = script("compact")
+    deployed = deploy.open_run(tiny)
+    judge, made = compact.Judge(deployed), deployed.compact(0.1)
+    row = judge.row({"network": "compact"}, made.network, made.snapped)
+    with torch.no_grad():
+        (images, labels), *others = deployed.batches.test()
+        found, before = made.network(images), deployed.network(images)
+    assert others == []
+    assert row["images"] == 40
+    assert row["test_accuracy"] == pytest.approx(float((found.argmax(1) == labels).sum()) / 40)
+    assert row["answers_changed"] == int((found.argmax(1) != before.argmax(1)).sum())
+    assert row["largest_logit_change"] == float((found - before).abs().max()) > 1e-3
+    assert row["off_by_rounding"] < 1e-5
+    assert compact.channels(made)["channels"] < compact.channels(made)["channels_before"] == 84
+
+
+@pytest.mark.slow
+def test_compact_and_its_tables(call, tiny, tmp_path):
+    out = tmp_path / "compact.json"
+    given = ["--runs", tiny.folder.path.parent, "--ids", tiny.id, "--out", out, "--rounds", "5",
+             "--thresholds", "0", "0.1", "--batches", "2"]  # fmt: skip
+    call("compact", *given, "--parts", "networks", "latency")
+    first = json.loads(out.read_text())[tiny.id]
+    assert [row["parameters"] for row in first["networks"]["rows"]][:2] == [5214, 5130]
+    assert len(first["latency"]["rows"]) == 6
+    call("compact", *given, "--parts", "latency")
+    again = json.loads(out.read_text())[tiny.id]
+    assert again["networks"] == first["networks"]
+    assert again["latency"] != first["latency"]
+    tables = script("tables")
+    assert "| original | - | - | 5,214 |" in tables.compact_networks(tmp_path)
+    number = tables.number(again["latency"]["rows"][2]["median_ms"], 3)
+    assert f"| torch, batch of 2, compact | {number} |" in tables.compact_latency(tmp_path)
+
+
+def test_torch_prunings_groups_are_those_of_the_network():
+    pytest.importorskip("torch_pruning")
+    compact = script("compact")
+    model = create_model("cifar_resnet_8_4")
+    for name, layer in model.named_modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.weight.data.fill_(1.0)
+            layer.weight.data[0] = 0.0 if name in ("bn", "blocks.0.bn1") else 0.3
+    network = compact.traceable(model)
+    groups = compact.prune_below(network, torch.randn(2, 3, 32, 32), 0.2)
+    lost = {tuple(group["norms"]): group["removed"] for group in groups}
+    assert lost.pop(("blocks.0.bn1",)) == 1
+    assert lost.pop(("blocks.0.bn2", "bn")) == 1  # the mean of 0 and 0.3
+    assert set(lost.values()) == {0}
+    assert compact.widths(network)["blocks.0.bn2"] == 3
 
 
 def test_a_piece_that_fails_is_written_and_the_rest_goes_on(tmp_path):
