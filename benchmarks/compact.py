@@ -94,7 +94,7 @@ def channels(compaction: Compaction) -> dict[str, int]:
 
 def latency(judge: Judge, options: argparse.Namespace) -> dict[str, Any]:
     """Milliseconds of the original, the folded and the compact network in torch and onnxruntime,
-    all in turns. The original goes to onnxruntime as torch has it; it folds BatchNorm by itself."""
+    all in turns. The original goes to onnxruntime as torch has it, with every BatchNorm."""
     deployed = judge.deployed
     made = deployed.compact(SMALL)
     contenders = {"original": deployed.network, "folded": made.folded, "compact": made.network}

@@ -146,8 +146,7 @@ def onnx_latencies(
     deployed: Deployed, compaction: Compaction, batch: int = 32, rounds: int = 15
 ) -> list[dict[str, Any]]:
     """A row for each network, exported: bytes, and milliseconds in onnxruntime on this CPU for 1
-    image and for `batch`. The original is written as torch has it; onnxruntime simplifies what it
-    loads, and folds BatchNorm too."""
+    image and for `batch`. The original is written as torch has it, with every BatchNorm."""
     networks = {
         "original": deployed.network,
         "folded": compaction.folded,

@@ -2,13 +2,19 @@
 
 import re
 import runpy
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
+import torch
+from test_compact import images, switched_off
 
-from gammabeta import export
+from gammabeta import create_model, export
+from gammabeta.compact import compact_module, encode, network
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
 
 
 def example(name):
@@ -53,6 +59,29 @@ def test_compact_and_export_without_onnx(compact, monkeypatch):
     out = compact()
     assert "loaded, it is the same: True" in out
     assert out.splitlines()[-1].startswith("an .onnx file needs onnx")
+
+
+def test_the_blocks_of_the_page_on_compaction_run(tmp_path, monkeypatch):
+    page = (ROOT / "docs" / "compact.md").read_text(encoding="utf-8")
+    alone, anything = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "network", raising=False)
+    shutil.copy(network.__file__, tmp_path / "network.py")
+    model = switched_off(create_model("cifar_resnet_8_4"))
+    about = {"input": {"mean": [0.1, 0.2, 0.3], "std": [1.0, 2.0, 4.0]}}
+    made = compact_module(model, images(), about=about)
+    Path("compact.safetensors").write_bytes(encode(made.network))
+    pixels = torch.randint(0, 256, (2, 3, 32, 32))
+    names = {"torch": torch, "pixels": pixels, "model": model, "images": images()}
+    exec(alone, names)
+    monkeypatch.delitem(sys.modules, "network")
+    shift, scale = (torch.tensor(about["input"][key])[:, None, None] for key in ("mean", "std"))
+    with torch.no_grad():
+        expected = model((pixels / 255 - shift) / scale)
+    torch.testing.assert_close(names["logits"], expected, rtol=1e-4, atol=1e-4)
+    exec(anything, names)
+    assert network.load("smaller.safetensors").output == made.network.output
 
 
 def test_every_example_is_run_by_a_test():
