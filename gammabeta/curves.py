@@ -69,11 +69,11 @@ def curves(runs: Iterable[RunFolder], quantity: str = "test_accuracy") -> list[C
     return found
 
 
-def gammas(run: RunFolder) -> dict[str, np.ndarray] | None:
-    """The trained gammas of the last checkpoint by layer name, each of shape (channels); None when
-    gamma does not train or there is no checkpoint."""
+def gammas(run: RunFolder, kind: str = "gamma") -> dict[str, np.ndarray] | None:
+    """The trained gammas, or with kind="beta" the betas, of the last checkpoint by layer name, each
+    of shape (channels); None when they do not train or there is no checkpoint."""
     tensors = run.inputs["tensors"]
-    names = [each["name"] for each in tensors if each["role"] == "gamma" and each["trained"]]
+    names = [each["name"] for each in tensors if each["role"] == kind and each["trained"]]
     if not names:
         return None
     checkpoint, _ = run.load_checkpoint()

@@ -135,7 +135,7 @@ def test_rates_and_epochs(store):
 
 def test_gammas_are_drawn_from_the_checkpoints(store):
     found = drawings(view_of(store, "gammas"))
-    assert [drawing.key for drawing in found] == ["", "small", "layers"]
+    assert [drawing.key for drawing in found] == ["", "small", "layers", "bands"]
     line = lines_of(found[1].draw(WIDE))["bn (n = 3)"]
     assert line[1][0] == 0.5  # one of two gammas is zero
 
@@ -167,7 +167,7 @@ def test_files_are_written_with_the_numbers_behind_them(store, tmp_path):
     before = [file.read_bytes() for file in files]
     assert [file.read_bytes() for file in write_figures(view, folder)] == before
     assert [file.name for file in write_figures(view_of(store, "gammas"), folder)][3::2] == [
-        "gammas-small.svg", "gammas-layers.svg"
+        "gammas-small.svg", "gammas-layers.svg", "gammas-bands.svg"
     ]  # fmt: skip
 
 

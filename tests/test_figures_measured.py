@@ -100,16 +100,19 @@ def test_captions_say_how_many_images_a_probe_saw(store, tmp_path):
         run = write_point(tmp_path, RunSpec(seed=seed), 0.48)
         probe = clamp_probe([0.5, 0.5, 0.2], [[0.5], [0.1], [0.1]])
         run.write_probe("clamp", probe | {"made_from": {"images": images}})
-    assert "Measured on 500 to 10,000 test images." in caption(view_of(tmp_path, "clamp"), "")
+    assert caption(view_of(tmp_path, "clamp"), "").endswith(
+        "Measured on 10,000 test images. Left out: 1 run of ResNet-14 under bn measured on 500."
+    )
 
 
 def test_features_that_are_off_are_told_by_layer(store):
     view = view_of(store, "activity")
-    (drawing,) = drawings(view)
+    drawing, histogram = drawings(view)
+    assert histogram.key == "histogram"
     (line,) = drawing.draw(WIDE).axes[0].lines
     assert line.get_label() == "bn (n = 2)"  # of `all` nothing was measured
     assert list(line.get_ydata()) == pytest.approx([0.5, 0.125])
-    assert quiet(view.done[0]) == pytest.approx((5 / 16, 3 / 16, 2))
+    assert quiet(view.done[0]) == pytest.approx((5 / 16, 3 / 16, 0, 2))
     assert "on ResNet-14 31.2\u202f% under bn (n = 2)" in answer(view)
 
 
@@ -120,7 +123,7 @@ def test_gammas_come_from_the_probe_or_else_from_the_checkpoint(store):
     assert sorted(pools["bn"].values.tolist()) == pytest.approx(expected)
     assert np.array_equal(np.sort(pools["all"].values), np.array([0.0, 0.5, 1.0], "f4"))
     found = {drawing.key: drawing for drawing in drawings(view)}
-    assert list(found) == ["", "small", "layers", "beta"]
+    assert list(found) == ["", "small", "layers", "bands", "beta", "beta-bands"]
     layers = lines_of(found["layers"].draw(WIDE))
     assert list(layers["bn (n = 2)"]) == [0.5, 1.0]
     assert list(layers["all (n = 1)"]) == pytest.approx([1 / 3])

@@ -103,7 +103,7 @@ def test_the_runs_of_the_report_have_a_chapter(tmp_path):
     assert "<h2>What did the report on the paper find, and does it hold?</h2>" in text
     assert "Questions still open" not in text
     # bn-bs-1024-crctd-3 was the same recipe
-    assert "Of 24 published runs 2 have a counterpart here" in text
+    assert "The report published 24 runs of 21 settings; 1 of these has a counterpart" in text
     assert "the differences are \N{MINUS SIGN}0.7 to +0.5 points" in text
     assert "with gamma and beta alone, 60.0 % with everything." in text
     assert "bn, adam, constant 0.001, 1024</td>" in text

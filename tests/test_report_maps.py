@@ -88,8 +88,12 @@ def test_the_page_tells_of_the_report_once_with_its_maps(run, tmp_path):
     assert text.count(CHAPTER) == text.count('id="report"') == 1
     assert "Questions still open" not in text
     assert "Other runs" not in text
-    assert "Of 24 published runs 2 have a counterpart here" in text  # one recipe was run twice
-    assert "Of 24 published runs 1 have a shortened counterpart here" in text
+    # one recipe was run twice, another three times: one run here is the counterpart of one setting
+    assert "The report published 24 runs of 21 settings; 1 of these has a counterpart here" in text
+    assert (
+        "The report published 24 runs of 21 settings, as they are when shortened; 1 of these has a "
+        "shortened counterpart here" in text
+    )
     assert "<image" not in text
     bn.write_probe("maps", run.probe("maps"))
     text = plain(report_html(list_runs(tmp_path)))

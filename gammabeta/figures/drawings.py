@@ -12,10 +12,9 @@ from gammabeta.figures.house import WIDE
 from gammabeta.figures.lines import Line, over_names, over_numbers
 from gammabeta.figures.looks import Style, numbered, styles
 from gammabeta.figures.maps import maps_figure, maps_of
-from gammabeta.figures.series import are_subsets, batchnorm_values, series
+from gammabeta.figures.series import are_subsets, batchnorm_values, network_ticks, series
 from gammabeta.figures.subsets import learning_curves
 from gammabeta.figures.thresholds import threshold_drawings
-from gammabeta.names import parse_name, readable
 from gammabeta.paper.points import Point, View
 from gammabeta.paper.published import PUBLISHED_CURVES
 
@@ -80,7 +79,7 @@ def _lines(view: View, quantity: str, width: float) -> Figure:
                 joined=axis == "model",
             )
         )  # fmt: skip
-    ticks_at, label = _network_ticks(names) if axis == "model" else _field_ticks(names, axis)
+    ticks_at, label = network_ticks(names) if axis == "model" else _field_ticks(names, axis)
     return over_names(lines, ticks_at, label, chance=chance, title=title, width=width)
 
 
@@ -116,22 +115,6 @@ def _quantity(point: Point, quantity: str) -> Spread | None:
 
 def _published(point: Point, quantity: str) -> float | None:
     return point.published if quantity == "accuracy" else point.published_top5
-
-
-def _network_ticks(models: Sequence[str]) -> tuple[list[str], str]:
-    """What stands at the ticks, and what they are: depths, or widths of one depth."""
-    names = [parse_name(model) for model in models]
-    if len({name.family for name in names}) > 1:
-        return [readable(model) for model in models], "network"
-    if len({name.filters for name in names}) == 1:
-        kind = readable(models[0]).partition("-")[0]
-        return [str(name.depth) for name in names], f"depth of the {kind}"
-    if len({name.depth for name in names}) == 1:
-        smallest = min(name.filters for name in names)
-        ticks = [f"\N{MULTIPLICATION SIGN}{name.filters / smallest:g}" for name in names]
-        first = readable(models[[name.filters for name in names].index(smallest)])
-        return ticks, f"width of {first}"
-    return [readable(model) for model in models], "network"
 
 
 def _field_ticks(values: Sequence[str], field: str) -> tuple[list[str], str]:

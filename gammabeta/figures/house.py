@@ -39,14 +39,23 @@ def house_style() -> Iterator[None]:
 
 
 def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.add_subplot()
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(axis="both", length=3, width=0.8)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="y", color=GRID, linewidth=0.6)
-    axes.set_axisbelow(True)
+    figure, (axes,) = new_panels(width, height, 1)
     return figure, axes
+
+
+def new_panels(width: float, height: float, count: int) -> tuple[Figure, list[Axes]]:
+    """`count` axes that share both scales: side by side, on a phone one below the other. height:
+    of one row of them, in inches."""
+    shape = (count, 1) if width <= NARROW else (1, count)
+    figure = Figure(figsize=(width, height * shape[0]), layout="constrained")
+    panels = list(figure.subplots(*shape, sharex=True, sharey=True, squeeze=False).flat)
+    for axes in panels:
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(axis="both", length=3, width=0.8)
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="y", color=GRID, linewidth=0.6)
+        axes.set_axisbelow(True)
+    return figure, panels
 
 
 def accuracy_axis(axes: Axes, chance: float | None, *, vertical: bool) -> None:

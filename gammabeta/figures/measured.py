@@ -1,16 +1,20 @@
 """What was measured on the runs of a point: gammas and betas, clamp curves, ReLU activity.
 
-Read from the probes beside the runs, gammas also from the last checkpoint where there is no probe.
+Read from the probes beside the runs, gammas and betas also from the last checkpoint where there is
+no probe. Probes of one point that saw different numbers of test images are never in one mean.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from gammabeta.analysis import Spread, spread
 from gammabeta.curves import GammaPool, gammas
 from gammabeta.gammas import SMALL, small_share
 from gammabeta.paper.points import Point, View
+from gammabeta.probe.gammas import QUANTILES
 from gammabeta.probe.read import ClampCurve, clamp_curve, layer_values, relu_activity
 from gammabeta.store import RunFolder
 
@@ -31,17 +35,54 @@ class Clamped(NamedTuple):
 
 class Quiet(NamedTuple):
     """Means over n runs, in 0..1: shares of the features that are off on more than 99 % of their
-    inputs, and on all of them."""
+    inputs, and on all of them. images: tested."""
 
     mostly_off: float
     dead: float
+    images: int
     n: int
+
+
+class Bands(NamedTuple):
+    """values: the QUANTILES of the gammas or betas of each layer, those of n runs together, (5,
+    layers), in the order of the network; a quantile between two values lies on the line between
+    them (numpy's default)."""
+
+    values: Array
+    n: int
+
+
+class OffShares(NamedTuple):
+    """values: of each feature of each ReLU of n runs, on which share of its inputs it is off, in
+    0..1, each feature counted once, (n x features)."""
+
+    values: Array
+    n: int
+
+
+class Probed(NamedTuple):
+    """runs: those finished runs of a point whose probe saw the most test images, `images` of them.
+    left: how many runs saw another number, by that number; they are in no mean with the others."""
+
+    runs: list[RunFolder]
+    images: int
+    left: dict[int, int]
 
 
 def values_of(run: RunFolder, kind: str = "gamma") -> dict[str, Array] | None:
     """The gammas or betas by layer, each (C,); None where they are not known."""
-    found = layer_values(run, kind)
-    return found or (gammas(run) if kind == "gamma" else None)
+    return layer_values(run, kind) or gammas(run, kind)
+
+
+def probed(point: Point, probe: str) -> Probed:
+    """The runs of a point whose probe was made on as many images."""
+    seen = {}
+    for run in point.runs:
+        if (found := run.probe(probe)) is not None:
+            seen[run] = int(found.get("made_from", {}).get("images", 0))
+    most = max(seen.values(), default=0)
+    left = Counter(each for each in seen.values() if each != most)
+    return Probed([run for run, each in seen.items() if each == most], most, dict(left))
 
 
 def pools_by_network(view: View, kind: str = "gamma") -> dict[str, list[GammaPool]]:
@@ -56,16 +97,51 @@ def pools_by_network(view: View, kind: str = "gamma") -> dict[str, list[GammaPoo
     return found
 
 
+def quantile_bands(point: Point, kind: str = "gamma") -> Bands | None:
+    """The distribution of each layer's gammas or betas; runs with other layers than the first are
+    left out."""
+    known = [each for run in point.runs if (each := values_of(run, kind))]
+    known = [each for each in known if list(each) == list(known[0])]
+    if not known:
+        return None
+    together = (np.concatenate([each[layer] for each in known]) for layer in known[0])
+    return Bands(np.array([np.quantile(each, QUANTILES) for each in together]).T, len(known))
+
+
 def small_by_layer(point: Point) -> Array | None:
     """The share of small gammas of each layer, (runs, layers), in the order of the network."""
     known = [each for run in point.runs if (each := values_of(run))]
     return stacked([small_share(layer) for layer in each.values()] for each in known)
 
 
+def small_shares(point: Point) -> Spread | None:
+    """The share of small gammas of the whole network, over the finished runs."""
+    known = [each for run in point.runs if (each := values_of(run))]
+    return spread(small_share(each) for each in known)
+
+
 def off_by_layer(point: Point) -> Array | None:
     """The share of features of each ReLU that are mostly off, (runs, ReLUs), in their order."""
-    known = [each for run in point.runs if (each := relu_activity(run))]
+    known = [each for run in probed(point, "activity").runs if (each := relu_activity(run))]
     return stacked([layer.mostly_off / len(layer.off) for layer in each] for each in known)
+
+
+def off_shares(point: Point) -> OffShares | None:
+    """On which share of its inputs each feature is off; None where it was not measured."""
+    known = [each for run in probed(point, "activity").runs if (each := relu_activity(run))]
+    if not known:
+        return None
+    return OffShares(np.concatenate([layer.off for each in known for layer in each]), len(known))
+
+
+def feature_shares(point: Point, kind: str = "mostly_off") -> Spread | None:
+    """The share of the network's features that are mostly off, or with kind="dead" always, over the
+    finished runs; each feature counts once."""
+    known = [each for run in probed(point, "activity").runs if (each := relu_activity(run))]
+    return spread(
+        sum(getattr(layer, kind) for layer in each) / sum(len(layer.off) for layer in each)
+        for each in known
+    )
 
 
 def stacked(rows: Iterable[list[float]]) -> Array | None:
@@ -76,8 +152,8 @@ def stacked(rows: Iterable[list[float]]) -> Array | None:
 
 
 def clamp_curves(point: Point) -> list[ClampCurve]:
-    """Those of the finished runs, all at the thresholds of the first."""
-    found = [each for run in point.runs if (each := clamp_curve(run))]
+    """Those of the finished runs, all on as many images and at the thresholds of the first."""
+    found = [each for run in probed(point, "clamp").runs if (each := clamp_curve(run))]
     return [each for each in found if np.array_equal(each.thresholds, found[0].thresholds)]
 
 
@@ -99,28 +175,10 @@ def clamped(point: Point) -> Clamped | None:
 
 def quiet(point: Point) -> Quiet | None:
     """How many features of a point's networks are off; None where it was not measured."""
-    known = [each for run in point.runs if (each := relu_activity(run))]
-    if not known:
+    off, dead = feature_shares(point), feature_shares(point, "dead")
+    if off is None or dead is None:
         return None
-    features = [sum(len(layer.off) for layer in each) for each in known]
-    off = [sum(layer.mostly_off for layer in each) for each in known]
-    dead = [sum(layer.dead for layer in each) for each in known]
-    return Quiet(
-        mostly_off=_mean(one / all for one, all in zip(off, features, strict=True)),
-        dead=_mean(one / all for one, all in zip(dead, features, strict=True)),
-        n=len(known),
-    )
-
-
-def images_seen(view: View) -> list[int]:
-    """On how many test images the probes of a view were made, each number once, from the lowest;
-    empty where its probe needs none."""
-    seen = set()
-    for name in view.experiment.probes:
-        for run in view.runs:
-            found = run.probe(name) or {}
-            seen.add(int(found.get("made_from", {}).get("images", 0)))
-    return sorted(seen - {0})
+    return Quiet(off.mean, dead.mean, probed(point, "activity").images, off.n)
 
 
 def by_network(points: Iterable[Point]) -> Mapping[str, list[Point]]:

@@ -1,5 +1,7 @@
 """The points of an experiment sorted into the lines of its figure."""
 
+from collections.abc import Sequence
+
 from gammabeta.names import parse_name, readable
 from gammabeta.paper.points import Point, View
 from gammabeta.spec import RunSpec, differing
@@ -70,3 +72,19 @@ def batchnorm_values(model: str) -> int | None:
     blocks = (depth - 2) // 6  # of each of the segments with 1, 2 and 4 times the filters
     channels = filters * (1 + 2 * blocks * (1 + 2 + 4) + (2 + 4))  # stem, blocks, two shortcuts
     return 2 * channels
+
+
+def network_ticks(models: Sequence[str]) -> tuple[list[str], str]:
+    """What stands at the ticks, and what they are: depths, or widths of one depth."""
+    names = [parse_name(model) for model in models]
+    if len({name.family for name in names}) > 1:
+        return [readable(model) for model in models], "network"
+    if len({name.filters for name in names}) == 1:
+        kind = readable(models[0]).partition("-")[0]
+        return [str(name.depth) for name in names], f"depth of the {kind}"
+    if len({name.depth for name in names}) == 1:
+        smallest = min(name.filters for name in names)
+        ticks = [f"\N{MULTIPLICATION SIGN}{name.filters / smallest:g}" for name in names]
+        first = readable(models[[name.filters for name in names].index(smallest)])
+        return ticks, f"width of {first}"
+    return [readable(model) for model in models], "network"

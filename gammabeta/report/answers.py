@@ -267,10 +267,12 @@ def _activity(view: View) -> str | None:
     for model, points in by_network(view.done).items():
         known = [(point, each) for point in points if (each := quiet(point))]
         if known:
+            same = len({each.images for _, each in known}) == 1
             parts = [
-                f"{percent(each.mostly_off)} under {point.spec.trainable} (n = {each.n})"
+                f"{percent(each.mostly_off)} under {point.spec.trainable} (n = {each.n}"
+                + ("" if same else f", on {each.images:,} test images") + ")"
                 for point, each in known
-            ]
+            ]  # fmt: skip
             told.append(f"on {readable(model)} {' and '.join(parts)}")
     if not told:
         return None

@@ -45,7 +45,7 @@ def _shown(view: View, rows: Mapping[Path, RunRow], id: str) -> ShownView:
     return ShownView(
         id=id,
         headline=headline(view),
-        answer=_answer(done, whole=view.scale.epochs is None),
+        answer=_answer(pairs, whole=view.scale.epochs is None),
         setting=[
             *setting(view),
             "Every run has the recipe of its own notebook.",
@@ -83,12 +83,18 @@ def _recipes(view: View) -> str:
     return f"Trained by Adam: {', '.join(told)} of the test images."
 
 
-def _answer(done: Sequence[tuple[ReportRun, bool, Point]], *, whole: bool) -> str:
+def _answer(pairs: Sequence[tuple[tuple[ReportRun, bool], Point]], *, whole: bool) -> str:
     """How far ours are from the published ones, and bn from everything among them. whole: whether
-    they trained as long as those."""
-    counterparts = sum(not intended for _, intended, _ in done)
-    text = f"Of {len(report_runs())} published runs {counterparts} have a "
-    text += "counterpart here" if whole else "shortened counterpart here"
+    they trained as long as those. Settings are counted, each once: some were published more than
+    once, and a shortened recipe makes more of them equal; one run of ours answers them all."""
+    done = [(*asked, point) for asked, point in pairs if point.accuracy]
+    asked = {point.spec.replace(seed=0) for (_, intended), point in pairs if not intended}
+    there = {point.spec.replace(seed=0) for _, intended, point in done if not intended}
+    shortened = "" if whole else "shortened "
+    text = f"The report published {len(report_runs())} runs of {len(asked)} settings"
+    text += "" if whole else ", as they are when shortened"
+    text += f"; {len(there)} of these {'has' if len(there) == 1 else 'have'} a {shortened}"
+    text += "counterpart here"
     differences = [point.difference for *_, point in done if point.difference is not None]
     if differences and whole:
         low, high = points(min(differences)), points(max(differences))

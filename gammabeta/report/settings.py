@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from gammabeta.analysis import counted, plain, run_rows
-from gammabeta.curves import GammaPool
 from gammabeta.figures.drawings import chance_of
-from gammabeta.figures.measured import clamped, images_seen, pools_by_network, quiet
+from gammabeta.figures.measured import clamped, pools_by_network, probed, quiet
 from gammabeta.figures.series import are_subsets, is_deep_against_wide, series
 from gammabeta.gammas import small_share
 from gammabeta.names import readable
 from gammabeta.paper.points import STAND_INS, Point, View, from_jpeg, other_data
 from gammabeta.paper.published import FROM_FIGURE, TOP5_ORIGIN, published_origin
-from gammabeta.sentences import caption_gammas, caption_small, percent, reason
+from gammabeta.report.captions import caption_measured
+from gammabeta.sentences import percent, reason
 from gammabeta.spec import RunSpec, differing
 
 _PAPER = "Training BatchNorm and Only BatchNorm (arXiv 2003.00152)"
@@ -159,7 +159,7 @@ def common_recipe(view: View) -> list[tuple[str, str]]:
 def caption(view: View, key: str) -> str:
     """What a figure of a view shows and how to read it."""
     if view.experiment.axis == "threshold":
-        return _caption_measured(view, key)
+        return caption_measured(view, key)
     text = view.experiment.caption
     n = max((len(point.runs) for point in view.done), default=0)
     if n > 1:
@@ -183,33 +183,6 @@ def caption(view: View, key: str) -> str:
     return text + (f" Dotted: guessing, {percent(chance)}." if chance and key != "top5" else "")
 
 
-def _caption_measured(view: View, key: str) -> str:
-    """Of a figure of what was measured on finished runs."""
-    if view.experiment.name == "gammas" and "layers" not in key:
-        pools = _pools(view, key, "beta" if "beta" in key else "gamma")
-        if "small" in key:
-            return caption_small(pools, view.points[0].spec.norm_init == "uniform")
-        if "beta" not in key:
-            return caption_gammas(pools)
-        counts = " and ".join(f"{pool.values.size:,} under {pool.trainable}" for pool in pools)
-        return f"The values of beta after training, all layers and seeds together: {counts}."
-    text = view.experiment.caption
-    if view.experiment.name == "gammas":
-        text = "The share of gammas below 0.01 in size, layer by layer."
-    text += " Lines are means over n runs, bands reach from the lowest to the highest."
-    seen = [f"{each:,}" for each in images_seen(view)]
-    return (
-        f"{text} Measured on {' to '.join(seen[:1] + seen[1:][-1:])} test images." if seen else text
-    )
-
-
-def _pools(view: View, key: str, kind: str) -> list[GammaPool]:
-    """Those that a drawing shows; its key begins with the network but for the first."""
-    found = pools_by_network(view, kind)
-    return next((each for model, each in found.items() if key.startswith(model)),
-                next(iter(found.values())))  # fmt: skip
-
-
 def measured_columns(view: View) -> list[tuple[str, dict[str, str]]]:
     """Further columns of the table, for what was measured: (heading, {id of the spec: text})."""
     columns: dict[str, dict[str, str]] = {}
@@ -229,6 +202,11 @@ def measured_columns(view: View) -> list[tuple[str, dict[str, str]]]:
         if view.experiment.name == "activity" and (off := quiet(point)):
             put(point, "Mostly off", off.mostly_off)
             put(point, "Off on all inputs", off.dead)
+    for probe in view.experiment.probes:  # only where a reader must know them to compare rows
+        seen = {point.spec.id: probed(point, probe) for point in view.done}
+        known = {id: each for id, each in seen.items() if each.images}
+        if len({each.images for each in known.values()}) > 1:
+            columns["Test images"] = {id: f"{each.images:,}" for id, each in known.items()}
     return list(columns.items())
 
 
