@@ -195,11 +195,11 @@ def tasks(results: Path) -> str:
         f"{spec.model}, `{spec.trainable}`, seed {spec.seed}, {spec.epochs} epochs, "
         f"{spec.precision}; {found['images']:,} test images. {where(found['environment'])}",
         table(["is it ...", "alone, %", "mixed batches, %", "bytes of the delta"], body),
-        f"The same answer to all but {found['other_answers']} of the {found['images']:,} images; "
-        f"the largest difference of a logit is {found['largest_difference']:.0e} of the largest "
-        f"logit. The {count} deltas: {held['deltas']:,} bytes; the bank of them holds "
-        f"{held['bank']:,} beside the network; {count} networks: {held['networks']:,}. "
-        f"One `activate`: {span(found['activate'], 'us')}. {found['batch']} images of one task: "
+        f"Other answers when mixed: {found['other_answers']} of {found['images']:,}; the largest "
+        f"difference of a logit is {found['largest_difference']:.0e} of the largest logit. The "
+        f"{count} deltas: {held['deltas']:,} bytes; the bank of them holds {held['bank']:,} beside "
+        f"the network; {count} networks: {held['networks']:,}. One `activate`: "
+        f"{span(found['activate'], 'us')}. {found['batch']} images of one task: "
         f"{span(one, 'ms')}; of all tasks, mixed: {span(mixed, 'ms')}.",
     ]
     return "\n\n".join(parts)
