@@ -217,19 +217,22 @@ def tune(results: Path) -> str:
     body = []
     for name in dict.fromkeys(run["spec"]["trainable"] for run in runs):
         own = [run for run in runs if run["spec"]["trainable"] == name]
-        (final,) = [run for run in own if not run["spec"].get("validation")]
-        tried = {
-            run["spec"]["lr"]: 100 * run["result"]["test_accuracy"]
+        tested = {
+            run["spec"]["lr"]: f"{100 * run['result']['test_accuracy']:.1f}"
             for run in own
-            if run is not final
+            if not run["spec"].get("validation")
         }
-        chosen = final["spec"]["lr"]
+        tried = {
+            run["spec"]["lr"]: f"{100 * run['result']['test_accuracy']:.1f}"
+            for run in own
+            if run["spec"].get("validation")
+        }
         body.append([
-            f"`{name}`", f"{final['subset']['trained']:,}",
-            *(f"{tried[rate]:.1f}{'*' * (rate == chosen)}" if rate in tried else "failed"
-              for rate in rates),
-            f"{100 * final['result']['test_accuracy']:.1f}",
+            f"`{name}`", f"{own[0]['subset']['trained']:,}",
+            *(tried.get(rate, "-") + "*" * (rate in tested) for rate in rates),
+            ", ".join(tested.values()) or "-",
         ])  # fmt: skip
+    final = next(run for run in runs if not run["spec"].get("validation"))
     spec, data = RunSpec.from_dict(final["spec"]), final["data"]
     head = ["what trains", "values", *(f"lr {rate:g}" for rate in rates), "test accuracy, %"]
     return (

@@ -127,12 +127,19 @@ def test_the_table_of_tune_marks_the_rate_that_was_tested(tmp_path):
             "sessions": [environment(torch.device("cpu"))],
         }  # fmt: skip
 
-    runs = [run("bn", 0.1, 0.5, 0.1), run("bn", 1.0, 0.625, 0.1), run("bn", 1.0, 0.75),
-            run("all", 0.1, 0.4, 0.1), run("all", 0.1, 0.3)]  # fmt: skip
+    runs = [
+        run("bn", 0.1, 0.5, 0.1),
+        run("bn", 1.0, 0.625, 0.1),
+        run("bn", 1.0, 0.75),
+        run("all", 0.1, 0.4, 0.1),
+        run("all", 0.1, 0.3),
+        run("beta", 1.0, 0.2, 0.1),
+    ]
     (tmp_path / "tune.json").write_text(json.dumps(runs))
     text = script("tables").tune(tmp_path)
     assert "| `bn` | 1,770 | 50.0 | 62.5* | 75.0 |" in text
-    assert "| `all` | 1,770 | 40.0* | failed | 30.0 |" in text
+    assert "| `all` | 1,770 | 40.0* | - | 30.0 |" in text
+    assert "| `beta` | 1,770 | - | 20.0 | - |" in text
 
 
 def test_speed_goes_on_and_its_table_quotes_it(call, tmp_path, capsys):
