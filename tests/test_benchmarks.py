@@ -229,8 +229,13 @@ def test_a_piece_that_fails_is_written_and_the_rest_goes_on(tmp_path):
 
 def test_runs_that_an_engine_refuses_are_trained_by_eager():
     gpu, cpu = script("gpu"), torch.device("cpu")
-    assert gpu.engines_for(gpu.PAPER[0], "fused", cpu) == ["fused", "eager"]
-    assert gpu.engines_for(gpu.PAPER[0].replace(trainable="all"), "fused", cpu) == ["eager"]
+    assert gpu.engines_for(gpu.PAPER[0], ["fused", "lean"], cpu) == ["fused", "lean", "eager"]
+    everything = gpu.PAPER[0].replace(trainable="all")
+    assert gpu.engines_for(everything, ["fused", "lean"], cpu) == ["lean", "eager"]
+    assert gpu.engines_for(everything, [], cpu) == ["eager"]
+    rows = [{"engine": "fused", "good": True}, {"engine": "lean", "good": True}]
+    rows += [{"engine": "lean", "good": False}, {"engine": "fused", "good": True, "refused": "x"}]
+    assert [gpu.passed(name, rows) for name in ("fused", "lean", "eager")] == [True, False, False]
     assert len({spec.id for spec in gpu.PAPER}) == 3 + 20 - 2 + 9 + 2 + 30 + 6
 
 

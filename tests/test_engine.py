@@ -1,6 +1,5 @@
 """The eager engine against a loop written out by hand, and its state."""
 
-import contextlib
 import copy
 
 import numpy as np
@@ -14,7 +13,6 @@ from gammabeta.data.augment import epoch_plan
 from gammabeta.engine import choose_device, choose_engine
 from gammabeta.engine.eager import EagerEngine
 from gammabeta.engine.fused import FusedEngine, check_members, make_members, why_not
-from gammabeta.engine.graphs import GraphedSteps
 from gammabeta.engine.lean import LeanEngine
 from gammabeta.errors import InputError
 from gammabeta.train import plan_of
@@ -409,48 +407,6 @@ def test_choosing_a_device():
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match="0 GPUs found"):
             choose_device("cuda")
-
-
-class FakeGraph:
-    """What torch.cuda.CUDAGraph is to GraphedSteps: records what is called, runs it when told."""
-
-    def __init__(self):
-        self.replays = 0
-
-    def replay(self):
-        self.replays += 1
-        for mine, new in zip(self.step.outputs, self.learn(*self.step.inputs), strict=True):
-            mine.copy_(new)
-
-
-def test_steps_are_captured_once_a_shape_and_replayed(monkeypatch):
-    total, graphs = torch.zeros(()), []
-
-    def learn(images, labels, factor):
-        total.add_(images.sum() * factor[0])
-        return images.sum()[None], labels.sum()[None]
-
-    @contextlib.contextmanager
-    def record(graph):
-        before = total.clone()
-        yield
-        total.copy_(before)  # capturing executes nothing
-        graph.step = steps._shapes[shape]
-        graph.learn = learn
-        graphs.append(graph)
-
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", FakeGraph)
-    monkeypatch.setattr(torch.cuda, "graph", record)
-    steps, expected = GraphedSteps(learn), 0.0
-    for count in (4, 4, 2, 4, 2, 2, 4):
-        images, labels = torch.randn(1, count, 2), torch.arange(count)[None]
-        shape, factor = images.shape, torch.rand(1)
-        loss, correct = steps(images, labels, factor)
-        expected += float(images.sum() * factor)
-        assert loss.item() == pytest.approx(images.sum().item())
-        assert correct.item() == labels.sum()
-    assert total.item() == pytest.approx(expected, abs=1e-5)
-    assert [graph.replays for graph in graphs] == [3, 2]
 
 
 @pytest.mark.gpu

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from gammabeta import rng
 from gammabeta.data.augment import EpochPlan
-from gammabeta.engine.batches import Batches
+from gammabeta.engine.batches import MadeBatches
 from gammabeta.models import architecture, create_model
 from gammabeta.names import parse_name
 from gammabeta.spec import RunSpec
@@ -56,7 +56,7 @@ class Case:
         return torch.from_numpy(draw.integers(0, classes, self.batch)).to(self.device)
 
 
-class OneBatch(Batches):
+class OneBatch(MadeBatches):
     """In the place of an engine's batches: the images of the case, whatever is asked for."""
 
     def __init__(self, case: Case) -> None:

@@ -1,8 +1,9 @@
 """The data set on the device, cut into batches, and the sums that metrics are made of."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -29,27 +30,39 @@ class Batches:
         self._labels = torch.from_numpy(data.train.labels).to(device)
         self._test_images = torch.from_numpy(data.test.images).to(device)
         self._test_labels = torch.from_numpy(data.test.labels).to(device)
+        self._brightness: Tensor | None = None
 
     def begin_epoch(self, plan: EpochPlan) -> None:
-        self._order = torch.from_numpy(plan.order).to(self.device)
-        self._shift = torch.from_numpy(plan.shift).to(self.device)
-        self._flip = torch.from_numpy(plan.flip).to(self.device)
-        self._brightness = None
+        self._order = self._kept("_order", plan.order)
+        self._shift = self._kept("_shift", plan.shift)
+        self._flip = self._kept("_flip", plan.flip)
         if plan.brightness is not None:
-            self._brightness = torch.from_numpy(plan.brightness).to(self.device)
+            self._brightness = self._kept("_brightness", plan.brightness)
 
-    def labels(self, start: int, stop: int) -> Tensor:
-        """Labels of the images start..stop of the epoch's order."""
-        return self._labels[self._order[start:stop]]
+    def drawn(self, start: int, stop: int) -> tuple[Tensor, ...]:
+        """What tells the batch start..stop of the epoch's order from others; small, if it can be.
+        `images_of` and `labels_of` make the batch of it, on the device alone: that a CUDA graph can
+        do, whose inputs these are."""
+        return (self._order[start:stop],)
 
-    def images(self, start: int, stop: int) -> Tensor:
-        """Those images, augmented."""
-        index = self._order[start:stop]
+    def labels_of(self, drawn: Sequence[Tensor]) -> Tensor:
+        return self._labels[drawn[0]]
+
+    def images_of(self, drawn: Sequence[Tensor]) -> Tensor:
+        """The images, augmented."""
+        index = drawn[0]
         pixels = augment(
             self._images[index], self._shift[index], self._flip[index], self.spec.crop_padding
         )
         added = None if self._brightness is None else self._brightness[index]
         return normalise(pixels, self.data.mean, self.data.std, added)
+
+    def images(self, start: int, stop: int) -> Tensor:
+        """The images start..stop of the epoch's order, augmented."""
+        return self.images_of(self.drawn(start, stop))
+
+    def labels(self, start: int, stop: int) -> Tensor:
+        return self.labels_of(self.drawn(start, stop))
 
     def test(self, first: int = 0, stride: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
         """(images, labels) of the whole test set, or of every `stride`-th batch from `first` on."""
@@ -71,16 +84,41 @@ class Batches:
     def _normalised(self, pixels: Tensor) -> Tensor:
         return normalise(pixels, self.data.mean, self.data.std)
 
+    def _kept(self, name: str, values: np.ndarray) -> Tensor:
+        """An array of the epoch's plan, where that of the last epoch lay: a CUDA graph reads it
+        there."""
+        home: Tensor | None = self.__dict__.get(name)
+        given = torch.from_numpy(values)
+        if home is None or home.shape != given.shape:
+            return given.to(self.device, copy=True)
+        return home.copy_(given)
+
+
+class MadeBatches(Batches):
+    """Those that something else than the device makes: images and labels are what is drawn."""
+
+    def drawn(self, start: int, stop: int) -> tuple[Tensor, ...]:
+        return self.images(start, stop), self.labels(start, stop)
+
+    def images_of(self, drawn: Sequence[Tensor]) -> Tensor:
+        return drawn[0]
+
+    def labels_of(self, drawn: Sequence[Tensor]) -> Tensor:
+        return drawn[1]
+
 
 class Totals:
-    """Sums over the steps of an epoch, on the device: nothing waits until `mean` is called.
-    processes: whose sums are added to these."""
+    """Sums over the steps of an epoch, on the device: nothing waits until `mean` is called, and a
+    CUDA graph can add to them. processes: whose sums are added to these."""
 
     def __init__(self, device: torch.device, processes: "Processes | None" = None) -> None:
         self._processes = processes
         self._loss = torch.zeros((), dtype=torch.float64, device=device)
-        self._correct = torch.zeros((), dtype=torch.int64, device=device)
-        self._count = 0
+        self._correct, self._count = torch.zeros(2, dtype=torch.int64, device=device).unbind()
+
+    def clear(self) -> None:
+        for each in (self._loss, self._correct, self._count):
+            each.zero_()
 
     def add(self, loss: Tensor, correct: Tensor, count: int) -> None:
         """loss: the mean over `count` images, of which `correct` were right."""

@@ -1,6 +1,6 @@
 """The reference engine: stock modules, autograd and torch.optim. Obvious and complete."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -43,6 +43,7 @@ class EagerEngine:
         self.optimizer = make_optimizer(spec, subset, self.leaves) if self.leaves else None
         self.batches = make_batches(data, spec, device)
         self.processes = processes
+        self._totals = Totals(device, processes)
         self.prepare(processes if spec.norm_shares == 1 else None)
 
     def prepare(self, across: "Processes | None") -> None:
@@ -54,20 +55,29 @@ class EagerEngine:
 
     def begin_epoch(self, plan: EpochPlan) -> None:
         self.batches.begin_epoch(plan)
-        self._totals = Totals(self.device, self.processes)
+        self._totals.clear()
         self.model.train()
 
     def step(self, start: int, stop: int, factor: float) -> None:
         whole = stop - start
         if self.processes is not None:
             start, stop = self.processes.share(start, stop)
-        target = self.batches.labels(start, stop)
+        self.set_rates(factor)
+        self.learn(self.batches.drawn(start, stop), whole)
+
+    def set_rates(self, factor: float) -> None:
+        """Let the optimiser take its next step at `factor` times the full learning rates."""
+        for group in self.optimizer.param_groups if self.optimizer else ():
+            group["lr"] = group["base_lr"] * factor
+
+    def learn(self, drawn: Sequence[Tensor], whole: int) -> None:
+        """Forward, backward and the optimiser on a batch (batches.py). whole: how many images it
+        has, those of the other processes among them."""
+        target = self.batches.labels_of(drawn)
         with torch.set_grad_enabled(self.optimizer is not None):
-            logits = self._logits(self.batches.images(start, stop))
+            logits = self._logits(self.batches.images_of(drawn))
             loss = F.cross_entropy(logits, target, label_smoothing=self.spec.label_smoothing)
         if self.optimizer is not None:
-            for group in self.optimizer.param_groups:
-                group["lr"] = group["base_lr"] * factor
             self.optimizer.zero_grad(set_to_none=True)
             if self.processes is None:
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -133,10 +143,11 @@ class EagerEngine:
 
 
 def make_optimizer(
-    spec: RunSpec, subset: Subset, leaves: Mapping[str, nn.Parameter]
+    spec: RunSpec, subset: Subset, leaves: Mapping[str, nn.Parameter], fused: bool = False
 ) -> torch.optim.Optimizer:
     """The optimiser of the spec over `leaves`, one group a role (with its own rate and decay).
-    Each group keeps its full rate as "base_lr"; the schedule scales it."""
+    Each group keeps its full rate as "base_lr"; the schedule scales it. fused: SGD in one kernel,
+    whose learning rates may be tensors."""
     rates, decays = dict(spec.lr_by_role), dict(spec.weight_decay_by_role)
     by_role: dict[str, list[nn.Parameter]] = {}
     for name, leaf in leaves.items():
@@ -152,6 +163,8 @@ def make_optimizer(
         for role, parameters in by_role.items()
     ]
     if spec.optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=spec.momentum, nesterov=spec.nesterov)
+        return torch.optim.SGD(
+            groups, momentum=spec.momentum, nesterov=spec.nesterov, fused=fused or None
+        )
     adam = torch.optim.Adam if spec.optimizer == "adam" else torch.optim.AdamW
     return adam(groups, betas=(spec.betas[0], spec.betas[1]))

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from gammabeta.data import Dataset
 from gammabeta.data.augment import EpochPlan
+from gammabeta.engine import graphs
 from gammabeta.engine.batches import TestTotals, Totals
-from gammabeta.engine.graphs import GraphedSteps, Learn
 from gammabeta.engine.stream import make_batches
 from gammabeta.errors import InputError
 from gammabeta.fused.native_program import NativeProgram
@@ -57,13 +57,14 @@ class FusedEngine:
         self.model = model.to(device)
         self.leaves = subset.apply(self.model)
         self.batches = make_batches(data, spec, device)
+        self.sums = Totals(device)
         # Parameter name -> its place in values and in velocity.
         self.places: dict[str, tuple[Tensor, Tensor]] = {}
         self.team = _Team([self])
 
     def begin_epoch(self, plan: EpochPlan) -> None:
         self.batches.begin_epoch(plan)
-        self.sums = Totals(self.device)
+        self.sums.clear()
         self.model.train()
 
     def step(self, start: int, stop: int, factor: float) -> None:
@@ -189,11 +190,16 @@ class _Team:
             # A member that is new has been in no team.
             self.has_velocity |= bool(member.places) and member.team.has_velocity
             member.move_in(self, row)
-        self.learn: Learn = self._learn
-        if self.device.type == "cuda":
-            self.learn = GraphedSteps(self._learn)
-        else:
+        self._factor = torch.ones(1, device=self.device)
+        self._last_factor = 1.0
+        self._graph()
+        if self.device.type == "cpu":
             keep_freed_memory()
+
+    def _graph(self) -> None:
+        self.learn: graphs.Learn = self._learn
+        if graphs.are_usable(self.device):
+            self.learn = graphs.GraphedSteps(self._learn)
 
     def ask(self, member: FusedEngine, step: tuple[int, int, float]) -> None:
         """A member wants to take a step; all do once the last has asked."""
@@ -209,6 +215,7 @@ class _Team:
     def leave(self, member: FusedEngine) -> None:
         self._left.add(member.row)
         self._asked.pop(member.row, None)
+        self._graph()  # it may have been this member's batch that the others share
         self._step_if_all_asked()
 
     def _step_if_all_asked(self) -> None:
@@ -225,24 +232,43 @@ class _Team:
 
     @torch.no_grad()
     def _step(self, start: int, stop: int, factor: float) -> None:
-        # The batch they share is that of one who is still there: who left knows no later epoch.
-        going = [each for each in self.members if each.row not in self._left]
-        wanted = going[:1] if self.shared else self.members
-        images = torch.stack([self._nhwc(each.batches.images(start, stop)) for each in wanted])
-        labels = torch.stack([each.batches.labels(start, stop) for each in self.members])
-        loss, correct = self.learn(images, labels, torch.full((1,), factor, device=self.device))
-        self.batches_tracked += 1
+        if factor != self._last_factor:
+            self._last_factor = factor
+            self._factor.fill_(factor)
+        drawn = [each.batches.drawn(start, stop) for each in self._readers()]
+        self.learn(*(part for each in drawn for part in each))
         self.loaded(has_velocity=self.spec.momentum > 0)
-        for member in self.members:
-            member.sums.add(loss[member.row], correct[member.row], stop - start)
 
-    def _learn(self, images: Tensor, labels: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
-        """Forward, backward and the optimiser; losses and correct answers, (M,)."""
+    def _readers(self) -> Sequence[FusedEngine]:
+        """Whose images are used. The batch that members share is that of one who is still there:
+        who left knows no later epoch."""
+        if self.shared:
+            return [each for each in self.members if each.row not in self._left][:1]
+        return self.members
+
+    def _learn(self, *parts: Tensor) -> None:
+        """Forward, backward, the optimiser and the totals. parts: what each reader has drawn."""
+        readers = self._readers()
+        size = len(parts) // len(readers)
+        drawn = [parts[first : first + size] for first in range(0, len(parts), size)]
+        images = torch.stack(
+            [
+                self._nhwc(each.batches.images_of(its))
+                for each, its in zip(readers, drawn, strict=True)
+            ]
+        )
+        everyones = drawn * len(self.members) if self.shared else drawn
+        labels = torch.stack(
+            [each.batches.labels_of(its) for each, its in zip(self.members, everyones, strict=True)]
+        )
         loss, correct = self.program.step(images, labels, self.spec.label_smoothing)
         self.program.optimise(
-            self.velocity, self.rate, self.decay, factor, self.spec.momentum, self.spec.nesterov
-        )
-        return loss, correct
+            self.velocity, self.rate, self.decay, self._factor, self.spec.momentum,
+            self.spec.nesterov,
+        )  # fmt: skip
+        self.batches_tracked += 1
+        for member in self.members:
+            member.sums.add(loss[member.row], correct[member.row], labels.shape[1])
 
     def loaded(self, has_velocity: bool) -> None:
         """The values are other ones now."""

@@ -5,41 +5,52 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-Learn = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+Learn = Callable[..., None]
+
+
+def are_usable(device: torch.device) -> bool:
+    return device.type == "cuda"
 
 
 class GraphedSteps:
-    """Calls `learn(images, labels, factor)`, by a CUDA graph for each shape of its inputs.
+    """Calls `learn(*inputs)`, by a CUDA graph for each shape of the inputs.
 
     The first step of a shape runs as it is (kernels are compiled then), the second is captured, and
     from there on steps are replays. What `learn` reads besides its inputs must keep its place in
-    memory. What it returns is overwritten by the next step.
+    memory, and it must not wait for the device.
     """
 
     def __init__(self, learn: Learn) -> None:
         self.learn = learn
-        self._shapes: dict[torch.Size, _Step] = {}
+        self._shapes: dict[tuple[torch.Size, ...], _Step] = {}
 
-    def __call__(self, images: Tensor, labels: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
-        step = self._shapes.setdefault(images.shape, _Step())
-        if step.inputs is None:
-            step.inputs = (images.clone(), labels.clone(), factor.clone())
-            return self.learn(*step.inputs)
-        for mine, given in zip(step.inputs, (images, labels, factor), strict=True):
+    def __call__(self, *inputs: Tensor) -> None:
+        step = self._shapes.setdefault(tuple(each.shape for each in inputs), _Step())
+        if not step.inputs:
+            step.inputs = tuple(each.clone() for each in inputs)
+            _aside(self.learn, step.inputs)
+            return
+        for mine, given in zip(step.inputs, inputs, strict=True):
             mine.copy_(given)
         if step.graph is None:
             step.graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(step.graph):  # records, and does not execute
-                step.outputs = self.learn(*step.inputs)
+                self.learn(*step.inputs)
         step.graph.replay()
-        assert step.outputs is not None
-        return step.outputs
 
 
 class _Step:
-    """One shape's inputs, graph and outputs, each at a place of its own."""
+    """One shape's inputs and graph, each at a place of its own."""
 
     def __init__(self) -> None:
-        self.inputs: tuple[Tensor, Tensor, Tensor] | None = None
+        self.inputs: tuple[Tensor, ...] = ()
         self.graph: torch.cuda.CUDAGraph | None = None
-        self.outputs: tuple[Tensor, Tensor] | None = None
+
+
+def _aside(learn: Learn, inputs: tuple[Tensor, ...]) -> None:
+    """Call it on a stream of its own, as capturing does: autograd remembers streams."""
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        learn(*inputs)
+    torch.cuda.current_stream().wait_stream(stream)

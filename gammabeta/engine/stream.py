@@ -12,7 +12,7 @@ from gammabeta.data import Dataset, Pictures
 from gammabeta.data.augment import EpochPlan, normalise
 from gammabeta.data.crops import random_box, test_square, training_square
 from gammabeta.data.decode import BrokenImage, Picture
-from gammabeta.engine.batches import Batches
+from gammabeta.engine.batches import Batches, MadeBatches
 from gammabeta.errors import RunError
 from gammabeta.spec import RunSpec
 
@@ -26,7 +26,7 @@ def make_batches(data: Dataset, spec: RunSpec, device: torch.device) -> Batches:
     return Batches(data, spec, device)
 
 
-class StreamedBatches(Batches):
+class StreamedBatches(MadeBatches):
     """As Batches, for images that stay encoded: float32 (B, C, S, S), S being spec.image_size.
 
     A batch depends on (seed, epoch, start, stop) alone: not on threads, not on what was asked

@@ -6,7 +6,8 @@ import triton
 import triton.language as tl
 
 from gammabeta.fused.partials import keep_partial, normals, scales, slopes
-from gammabeta.fused.windows import CONVOLUTION, IDENTITY, pack, unpack
+from gammabeta.fused.windows import CONVOLUTION, IDENTITY
+from gammabeta.passes.kernels import pack, unpack
 
 
 @triton.jit

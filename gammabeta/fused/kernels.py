@@ -17,7 +17,6 @@ import triton.language as tl
 from gammabeta.fused.partials import (
     SCALE,
     SHIFT,
-    add_tile,
     fetch,
     fold,
     fold_statistics,
@@ -37,12 +36,11 @@ from gammabeta.fused.windows import (
     load_step,
     own,
     owns,
-    pack,
     pixels,
     place_of,
     right,
-    unpack,
 )
+from gammabeta.passes.kernels import add_tile, pack, unpack
 
 
 @triton.jit

@@ -13,6 +13,8 @@ rows below, `width` each. values, gradient: a member's, begin with gamma and bet
 import triton
 import triton.language as tl
 
+from gammabeta.passes.kernels import merge
+
 MEAN, INV, SCALE, SHIFT, RUNNING_MEAN, RUNNING_VAR = (tl.constexpr(row) for row in range(6))
 ROWS_OF_STATE = 6
 
@@ -25,25 +27,6 @@ def fetch(flat, column, CHANNELS: tl.constexpr):
 @triton.jit
 def _keep(flat, column, value, CHANNELS: tl.constexpr):
     tl.store(flat + column, value, mask=column < CHANNELS)
-
-
-@triton.jit
-def _chan(n, mean, m2, more_n, more_mean, more_m2):
-    """Count, mean and M2 (the sum of squared distances from the mean) of two sets together (Chan,
-    Golub and LeVeque 1979). Squares are of distances only: a mean far from zero costs no digits."""
-    total = n + more_n
-    share = more_n / total
-    delta = more_mean - mean
-    return total, mean + delta * share, m2 + more_m2 + delta * delta * (n * share)
-
-
-@triton.jit
-def add_tile(n, mean, m2, value, valid):
-    """n, mean and m2 with the valid rows of a tile (BLOCK_M, BLOCK_N)."""
-    count = tl.sum(valid.to(tl.float32), 0)
-    here = tl.sum(tl.where(valid[:, None], value, 0.0), 0) / tl.maximum(count, 1.0)
-    distance = tl.where(valid[:, None], value - here[None, :], 0.0)
-    return _chan(n, mean, m2, count, here, tl.sum(distance * distance, 0))
 
 
 @triton.jit
@@ -80,7 +63,7 @@ def _statistics(
         here = tl.sum(count[:, None] * means, 0) / more
         distance = means - here[None, :]
         m2s += count[:, None] * distance * distance
-        n, mean, m2 = _chan(n, mean, m2, more, here, tl.sum(m2s, 0))
+        n, mean, m2 = merge(n, mean, m2, more, here, tl.sum(m2s, 0))
     return mean, m2
 
 

@@ -1,6 +1,6 @@
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
-"""Device functions of the Triton kernels: which pixels a convolution meets, and the bits of masks.
-See kernels.py."""
+"""Device functions of the Triton kernels: which pixels a convolution meets. See
+kernels.py."""
 
 import triton
 import triton.language as tl
@@ -88,16 +88,3 @@ def load_step(
     if TWO:
         second = tl.load(other + at, mask=mask, other=0.0)
     return first, second, tl.load(weight + line[:, None] * COLUMNS + column[None, :])
-
-
-@triton.jit
-def pack(flag, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """(ROWS, COLUMNS) of truths -> (ROWS, COLUMNS / 8) bytes."""
-    bit = tl.reshape(flag.to(tl.int32), (ROWS, COLUMNS // 8, 8)) << tl.arange(0, 8)[None, None, :]
-    return tl.sum(bit, 2).to(tl.uint8)
-
-
-@triton.jit
-def unpack(byte, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    bit = (byte.to(tl.int32)[:, :, None] >> tl.arange(0, 8)[None, None, :]) & 1
-    return tl.reshape(bit, (ROWS, COLUMNS)) != 0

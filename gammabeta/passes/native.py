@@ -22,6 +22,7 @@ from torch import Tensor
 
 from gammabeta.cache import cache_folder
 from gammabeta.passes import twin
+from gammabeta.passes.plain import plain
 
 _SOURCE = Path(__file__).with_name("passes.cpp")
 _FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-fopenmp", "-Wno-ignored-attributes")
@@ -57,27 +58,8 @@ def supports(*tensors: Tensor | None, channel: Sequence[Tensor | None] = ()) -> 
         return False
     first = tensors[0]
     assert first is not None
-    channels = first.shape[-1]
-    return (
-        channels % 16 == 0
-        and first.numel() > 0
-        and 0 < channels <= _MOST_CHANNELS
-        and first.dtype in _NAMES
-        and all(
-            each is None
-            or (_plain(each) and each.dtype == first.dtype and each.shape == first.shape)
-            for each in tensors
-        )
-        and all(
-            each is None
-            or (_plain(each) and each.dtype == torch.float32 and each.shape == (channels,))
-            for each in channel
-        )
-    )
-
-
-def _plain(tensor: Tensor) -> bool:
-    return tensor.device.type == "cpu" and tensor.is_contiguous()
+    few = 0 < first.shape[-1] <= _MOST_CHANNELS
+    return few and plain(tensors, channel, "cpu", _NAMES, multiple=16)
 
 
 def measure(z: Tensor) -> tuple[Tensor, Tensor]:
