@@ -1,4 +1,4 @@
-"""The tables of docs/ and of the README, from results/ and from the networks' plans.
+"""The tables of the README and of docs/, from results/ and from the networks' plans.
 
     python benchmarks/tables.py [--check]
 
@@ -25,7 +25,9 @@ from gammabeta.paper.experiments import SUBSETS
 from gammabeta.spec import RunSpec
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = (ROOT / "docs" / "performance.md", ROOT / "docs" / "compact.md", ROOT / "README.md")
+DOCS = ROOT / "docs"
+PAGES = (DOCS / "performance.md", DOCS / "deltas.md", DOCS / "tune.md", DOCS / "compact.md",
+         ROOT / "README.md")  # fmt: skip
 RESULTS = ROOT / "results"
 DEPTHS = (14, 110, 866)
 # Of an H100 (SXM), from its data sheet: bytes a second, and dense bf16 operations a second.
@@ -155,6 +157,91 @@ def bank_cpu(results: Path) -> str:
         f"One `activate`: {number(switch['median_us'], 3)} us "
         f"({number(switch['low_us'], 3)}-{number(switch['high_us'], 3)}). A delta's file: "
         f"{switch['file_bytes']:,} bytes; the network: {switch['network_bytes']:,} bytes."
+    )
+
+
+def bank_held(results: Path) -> str:
+    """Of bank_cpu what a choice depends on: kilobytes, and time."""
+    found: dict[int, dict[str, dict[str, Any]]] = {}
+    for row in json.loads((results / "bank.json").read_text())["rows"]:
+        found.setdefault(row["tasks"], {})[row["how"]] = row
+    one, each, whole = "one mixed pass", "switch and run each task", "a network for each task"
+    body = [
+        [
+            f"{count}",
+            number(rows[one]["held_bytes"] / 1000, 3),
+            number(rows[whole]["held_bytes"] / 1000, 3),
+            number(rows[one]["median_ms"], 3),
+            number(rows[each]["median_ms"], 3),
+            number(rows[whole]["median_ms"], 3),
+        ]
+        for count, rows in found.items()
+    ]
+    head = ["tasks", "bank, kB", "networks, kB", "mixed pass, ms", "switching, ms", "networks, ms"]
+    return table(head, body)
+
+
+def tasks(results: Path) -> str:
+    """Ten tasks on one random network, as they were trained and as a bank answers them."""
+    found = json.loads((results / "tasks.json").read_text())
+    rows, held, count = found["tasks"], found["bytes"], len(found["tasks"])
+    spec = RunSpec.from_dict(rows[0]["spec"])
+    share = {how: [100 * row["correct"][how] for row in rows] for how in ("alone", "mixed")}
+    body = [
+        [row["task"], f"{alone:.2f}", f"{mixed:.2f}", f"{row['delta_bytes']:,}"]
+        for row, alone, mixed in zip(rows, share["alone"], share["mixed"], strict=True)
+    ]
+    means = [f"{statistics.fmean(values):.2f}" for values in share.values()]
+    body.append(["mean", *means, f"{held['deltas'] / count:,.0f}"])
+    one, mixed = found["times"]["alone"], found["times"]["mixed"]
+    parts = [
+        f"{spec.model}, `{spec.trainable}`, seed {spec.seed}, {spec.epochs} epochs, "
+        f"{spec.precision}; {found['images']:,} test images. {where(found['environment'])}",
+        table(["is it ...", "alone, %", "mixed batches, %", "bytes of the delta"], body),
+        f"Other answers when mixed: {found['other_answers']} of {found['images']:,}; the largest "
+        f"difference of a logit is {found['largest_difference']:.0e} of the largest logit. The "
+        f"{count} deltas: {held['deltas']:,} bytes; the bank of them holds {held['bank']:,} beside "
+        f"the network; {count} networks: {held['networks']:,}. One `activate`: "
+        f"{span(found['activate'], 'us')}. {found['batch']} images of one task: "
+        f"{span(one, 'ms')}; of all tasks, mixed: {span(mixed, 'ms')}.",
+    ]
+    return "\n\n".join(parts)
+
+
+def span(found: dict[str, Any], unit: str) -> str:
+    low, high = (number(found[f"{end}_{unit}"], 3) for end in ("low", "high"))
+    return f"{number(found[f'median_{unit}'], 3)} {unit} ({low}-{high})"
+
+
+def tune(results: Path) -> str:
+    """What `gammabeta tune` found: a row a subset, held out accuracy by rate, then the test."""
+    runs = json.loads((results / "tune.json").read_text())
+    rates = sorted({run["spec"]["lr"] for run in runs})
+    body = []
+    for name in dict.fromkeys(run["spec"]["trainable"] for run in runs):
+        own = [run for run in runs if run["spec"]["trainable"] == name]
+        tested = {
+            run["spec"]["lr"]: f"{100 * run['result']['test_accuracy']:.1f}"
+            for run in own
+            if not run["spec"].get("validation")
+        }
+        tried = {
+            run["spec"]["lr"]: f"{100 * run['result']['test_accuracy']:.1f}"
+            for run in own
+            if run["spec"].get("validation")
+        }
+        body.append([
+            f"`{name}`", f"{own[0]['subset']['trained']:,}",
+            *(tried.get(rate, "-") + "*" * (rate in tested) for rate in rates),
+            ", ".join(tested.values()) or "-",
+        ])  # fmt: skip
+    final = next(run for run in runs if not run["spec"].get("validation"))
+    spec, data = RunSpec.from_dict(final["spec"]), final["data"]
+    head = ["what trains", "values", *(f"lr {rate:g}" for rate in rates), "test accuracy, %"]
+    return (
+        f"{spec.model}, {spec.epochs} epochs, batch {spec.batch_size}, {spec.precision}, images of "
+        f"{spec.image_size} pixels; {data['train']:,} training and {data['test']:,} test images. "
+        f"{where(final['sessions'][-1])}\n\n{table(head, body)}"
     )
 
 
@@ -343,13 +430,18 @@ TABLES: dict[str, tuple[Callable[[Path], str], str]] = {
     "speed_cpu": (speed_cpu, "benchmarks/speed.py --out results/speed_cpu.json"),
     "members_cpu": (members_cpu, "benchmarks/members.py --out results/members_cpu.json"),
     "bank_cpu": (bank_cpu, "benchmarks/bank.py --out results/bank.json"),
+    "bank_held": (bank_held, "benchmarks/bank.py --out results/bank.json"),
+    "tasks": (
+        tasks, "benchmarks/tasks.py --out results/tasks.json --data-dir DIR --deltas FOLDER"
+    ),
+    "tune": (tune, "benchmarks/keep_results.py RUNS results/tune.json"),
     "loss_cpu": (loss_cpu, "benchmarks/loss.py --out results/loss_cpu.json --data-dir DIR"),
     "cifar10": (cifar10, "benchmarks/keep_results.py RUNS results/cifar10.json --data cifar10"),
     "compact_networks": (compact_networks, COMPACT),
     "compact_pruning": (compact_pruning, COMPACT),
     "compact_latency": (compact_latency, COMPACT),
     "gpu": (gpu, "benchmarks/gpu.py --out results/gpu.json --data-dir DIR"),
-}
+}  # fmt: skip
 
 
 def render(text: str, results: Path = RESULTS) -> str:

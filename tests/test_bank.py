@@ -2,6 +2,7 @@
 
 import copy
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -199,6 +200,14 @@ def test_a_deep_network_differs_by_rounding_only():
         bank, alone = made(twin, ["bn", "bn", "bn"])
         x = torch.randn(6, 3, 8, 8, dtype=twin.fc.weight.dtype)
         assert_each_alone(bank, alone, x, TASKS, tolerance)
+
+
+def test_the_example_runs(capsys):
+    path = Path(__file__).parents[1] / "examples" / "ten_tasks.py"
+    runpy.run_path(str(path))["main"](steps=8)
+    out = capsys.readouterr().out
+    assert "ten tasks in 81," in out
+    assert "2,000 questions, the same answers as one task at a time: True" in out
 
 
 def test_the_pages_examples_run_in_order(tmp_path, monkeypatch):

@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from gammabeta import RunSpec, create_model, deploy, train
+from gammabeta import Bank, RunSpec, create_model, deploy, load_network, train
 from gammabeta.bench import members, rounds
+from gammabeta.data import load_dataset
+from gammabeta.data.augment import normalise
+from gammabeta.environment import environment
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--batch-size", "4"]
@@ -73,6 +76,71 @@ def test_the_four_ways_of_many_tasks_agree_and_their_table_quotes_them(call, tmp
     tables = script("tables")
     number = tables.number(found["rows"][4]["median_ms"], 3)
     assert f"| 3 tasks, one mixed pass | {number} |" in tables.bank_cpu(tmp_path)
+
+
+TASKS = ["--data", "digits", "--model", "cifar_resnet_8_4", "--epochs", "1", "--tasks", "2",
+         "--mixed", "50", "--batch-size", "100"]  # fmt: skip
+
+
+def test_tasks_are_trained_once_and_their_table_quotes_them(call, tmp_path, capsys):
+    out, deltas = tmp_path / "tasks.json", tmp_path / "deltas"
+    call("tasks", "--out", out, "--deltas", deltas, *TASKS)
+    found = json.loads(out.read_text())
+    assert found["images"] == 2 * 200
+    assert found["other_answers"] == 0
+    data = script("tasks").one_against_the_rest(load_dataset("digits"), 1)
+    assert data.train.labels.mean() == data.test.labels.mean() == 0.5
+    pixels = normalise(torch.from_numpy(data.test.images), data.mean, data.std)
+    path = deltas / "1.bn+output.delta"
+    right = load_network(path)(pixels).argmax(1) == torch.from_numpy(data.test.labels)
+    row = found["tasks"][1]
+    assert row["correct"] == dict.fromkeys(["mixed", "alone"], right.double().mean().item())
+    text = script("tables").tasks(tmp_path)
+    alone = f"{100 * row['correct']['alone']:.2f}"
+    assert f"| 1 | {alone} | {alone} | {path.stat().st_size:,} |" in text
+    (deltas / "0.bn+output.delta").unlink()
+    written = path.stat().st_mtime_ns
+    call("tasks", "--out", out, "--deltas", deltas, *TASKS)
+    first, second = json.loads(out.read_text())["tasks"]
+    assert second == row
+    assert path.stat().st_mtime_ns == written
+    assert first["train_loss"] == found["tasks"][0]["train_loss"]
+    call("tasks", "--out", out, "--deltas", deltas, *TASKS, "--epochs", "2", "--tasks", "1")
+    (again,) = json.loads(out.read_text())["tasks"]
+    assert len(again["train_loss"]) == 2
+
+
+def test_a_bank_that_answers_otherwise_fails_the_script(call, tmp_path, monkeypatch):
+    forward = Bank.forward
+    monkeypatch.setattr(
+        Bank, "forward", lambda bank, images, tasks: forward(bank, images, tasks=tasks[::-1])
+    )
+    with pytest.raises(SystemExit, match="the bank answers otherwise"):
+        call("tasks", "--out", tmp_path / "tasks.json", "--deltas", tmp_path / "deltas", *TASKS)
+
+
+def test_the_table_of_tune_marks_the_rate_that_was_tested(tmp_path):
+    def run(trainable, lr, accuracy, validation=0.0):
+        spec = RunSpec(trainable=trainable, lr=lr, validation=validation, data="digits")
+        return {
+            "spec": spec.to_dict(), "result": {"test_accuracy": accuracy},
+            "subset": {"trained": 1770}, "data": {"train": 4000, "test": 1000},
+            "sessions": [environment(torch.device("cpu"))],
+        }  # fmt: skip
+
+    runs = [
+        run("bn", 0.1, 0.5, 0.1),
+        run("bn", 1.0, 0.625, 0.1),
+        run("bn", 1.0, 0.75),
+        run("all", 0.1, 0.4, 0.1),
+        run("all", 0.1, 0.3),
+        run("beta", 1.0, 0.2, 0.1),
+    ]
+    (tmp_path / "tune.json").write_text(json.dumps(runs))
+    text = script("tables").tune(tmp_path)
+    assert "| `bn` | 1,770 | 50.0 | 62.5* | 75.0 |" in text
+    assert "| `all` | 1,770 | 40.0* | - | 30.0 |" in text
+    assert "| `beta` | 1,770 | - | 20.0 | - |" in text
 
 
 def test_speed_goes_on_and_its_table_quotes_it(call, tmp_path, capsys):
