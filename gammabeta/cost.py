@@ -132,7 +132,7 @@ def _stand_in(family: str, trainable: str) -> str:
 
 def _like(spec: dict[str, object]) -> str:
     """What the time of a step follows from."""
-    names = ("model", "trainable", "precision", "batch_size", "optimizer", "data")
+    names = ("model", "trainable", "precision", "batch_size", "optimizer", "data", "image_size")
     return json.dumps([spec.get(name) for name in names])
 
 

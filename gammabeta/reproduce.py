@@ -31,6 +31,7 @@ class Plan:
     runs: tuple[RunSpec, ...]
     left: tuple[RunSpec, ...]
     estimate: Estimate
+    image_size: int | None = None
 
 
 def choose_experiments(names: Sequence[str]) -> list[Experiment]:
@@ -45,13 +46,15 @@ def choose_experiments(names: Sequence[str]) -> list[Experiment]:
 def plan(
     chosen: Sequence[Experiment], runs: str | Path = "runs", *, scale: str = "paper",
     precision: str | None = None, data: str | None = None, replicates: int | None = None,
-    networks: Sequence[str] = (), subsets: Sequence[str] = (), engine: str = "auto",
-    device: str = "auto",
+    image_size: int | None = None, networks: Sequence[str] = (), subsets: Sequence[str] = (),
+    engine: str = "auto", device: str = "auto",
 ) -> list[Plan]:  # fmt: skip
     """What the experiments need.
 
     precision: by default fp32 at the paper's scale, as published, and `fast_precision` at others.
-    data: one of `STAND_INS` instead of the published data set, to try.
+    data: one of `STAND_INS` instead of the published data set, to try. image_size: of ImageNet's
+    images in pixels, instead of the published 224: a changed recipe, beside which nothing published
+    stands.
     networks, subsets: of the experiments' points, only these. Raises InputError for what is wrong.
     """
     size = choose_scale(scale)
@@ -65,18 +68,40 @@ def plan(
             f"write {' or '.join(STAND_INS)}",
             "data",
         )
+    if image_size is not None:
+        _check_image_size(chosen, data)
     if precision is None:
         precision = "fp32" if size.epochs is None else fast_precision(place)
     costs = Costs(list_runs(Path(runs)), engine, device=place)
     plans = []
     for experiment in chosen:
         some = experiment.only(networks, subsets)
-        wanted = [recipe(spec, precision, data) for spec in some.at(size, replicates)]
+        wanted = [recipe(spec, precision, data, image_size) for spec in some.at(size, replicates)]
         left = waiting(wanted, runs)
         plans.append(
-            Plan(some, size, precision, data, tuple(wanted), tuple(left), costs.estimate(left))
-        )
+            Plan(some, size, precision, data, tuple(wanted), tuple(left), costs.estimate(left),
+                 _other_size(some, image_size))
+        )  # fmt: skip
     return plans
+
+
+def _check_image_size(chosen: Sequence[Experiment], data: str | None) -> None:
+    if data is not None:
+        raise InputError(f"image_size belongs to imagenet: leave it out with {data}", "image_size")
+    if not any(point.data == "imagenet" for each in chosen for point in each.points):
+        names = [each.name for each in experiments().values()
+                 if any(point.data == "imagenet" for point in each.points)]  # fmt: skip
+        raise InputError(
+            f"image_size belongs to experiments on imagenet: leave it out, or name "
+            f"{' or '.join(names)}",
+            "image_size",
+        )
+
+
+def _other_size(experiment: Experiment, image_size: int | None) -> int | None:
+    """The size, if this experiment's published one is another."""
+    own = {point.image_size for point in experiment.points if point.data == "imagenet"}
+    return image_size if own - {image_size} else None
 
 
 def reproduce(
@@ -101,7 +126,8 @@ def reproduce(
 
 def view(plan: Plan, runs: str | Path = "runs") -> View:
     """The points of a planned experiment, as the store has them now."""
-    return collect(plan.experiment, list_runs(Path(runs)), plan.scale, plan.precision, plan.data)
+    return collect(plan.experiment, list_runs(Path(runs)), plan.scale, plan.precision, plan.data,
+                   plan.image_size)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -183,6 +183,16 @@ def test_what_is_missing_is_listed(tmp_path):
     assert any("none, seed 0): stopped after 16 of 16 epochs" in line for line in lines)
 
 
+@pytest.mark.parametrize(("classes", "published"), [(1000, True), (10, False)])
+def test_freezing_on_imagenet_has_a_published_cost_of_its_own(tmp_path, classes, published):
+    experiment = experiments()["frozen-bn-imagenet"].only(["imagenet_resnet_18"])
+    for spec, accuracy in zip(experiment.points, (0.70, 0.69), strict=True):
+        write_point(tmp_path, spec, accuracy, num_classes=classes, train=1_281_167)
+    (view,) = views(experiment, list_runs(tmp_path))
+    assert "costs 1.0 points on ResNet-18 (one seed each)." in said(view)
+    assert said(view).endswith("Published: it costs 2 points on ImageNet.") is published
+
+
 def test_a_row_has_its_place_on_the_axis(tmp_path):
     view = view_of(tmp_path, "random", [run("bn", 0.44), run("random:2", 0.25)])
     assert [place(view, row["point"]) for row in table_rows(view)] == ["bn", "random:2"]

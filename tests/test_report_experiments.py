@@ -1,5 +1,6 @@
 """The page of a store with runs of the paper's experiments, as text; test_report_browser looks."""
 
+import json
 import re
 
 import pytest
@@ -8,7 +9,7 @@ from test_analysis import make_run
 from test_report import Page, plain
 
 from gammabeta import RunSpec
-from gammabeta.figures import WIDE, drawings
+from gammabeta.figures import WIDE, drawings, write_figures
 from gammabeta.paper import SCALES, experiments
 from gammabeta.paper.points import other_data, views
 from gammabeta.paper.report import report_runs
@@ -145,6 +146,31 @@ def test_imagenet_itself_has_its_published_number_and_no_target_where_shortened(
     assert "no target" in " ".join(setting(short))
     assert "Thin and grey: published, of the whole recipe, so no target" in caption(short, "top5")
     assert "Thin and grey" not in caption(whole, "")
+
+
+def test_images_of_another_size_are_a_changed_recipe(tmp_path):
+    spec = experiments()["imagenet"].only(["imagenet_resnet_200"], ["bn"]).points[0]
+    write_point(tmp_path, spec.replace(image_size=128), 0.2, top5=0.5, num_classes=1000,
+                train=1_281_167)  # fmt: skip
+    (view,) = views(experiments()["imagenet"], list_runs(tmp_path))
+    assert (view.image_size, len(view.done)) == (128, 1)
+    assert {point.published_top5 for point in view.points} == {None}
+    assert "changed: images of 128 pixels instead of 224" in " ".join(setting(view))
+    assert "128 pixels" in headline(view)
+    files = [path.name for path in write_figures(view, tmp_path / "out")]
+    assert files[:2] == ["imagenet-128px.json", "imagenet-128px.svg"]
+    assert "images of 128 pixels" in (tmp_path / "out" / files[1]).read_text()
+
+
+def test_files_of_a_piece_of_imagenet_say_so(tmp_path):
+    _, short = imagenet(tmp_path, "imagenet_resnet_18", num_classes=10, train=9469)
+    files = write_figures(short, tmp_path / "out")
+    assert {path.name.partition(".")[0] for path in files} == {
+        "imagenet-short-piece-10-classes-9469-images",
+        "imagenet-short-piece-10-classes-9469-images-top5",
+    }
+    told = json.loads(files[0].read_text())
+    assert told["other_data"] == ["10 classes, 9,469 training images"]
 
 
 def test_half_of_imagenet_is_not_imagenet(tmp_path):

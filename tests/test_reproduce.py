@@ -42,6 +42,20 @@ def test_what_is_done_is_not_planned_again(tmp_path):
     assert [len(point.runs) for point in view(again, tmp_path).points] == [1, 0]
 
 
+def test_the_size_of_images_changes_runs_on_imagenet_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(Costs, "_measure", lambda self, spec: 0.1)
+    chosen = {"data": None, "networks": (), "subsets": ["all"], "scale": "paper", "precision": None}
+    plans = _plans(tmp_path, ["imagenet", "depth"], image_size=128, **chosen)
+    imagenet, depth = plans
+    assert {spec.image_size for spec in imagenet.runs} == {128}
+    assert {spec.image_size for spec in depth.runs} == {0}
+    assert (view(imagenet, tmp_path).image_size, view(depth, tmp_path).image_size) == (128, None)
+    (usual,) = _plans(tmp_path, ["imagenet"], image_size=224, **chosen)
+    assert view(usual, tmp_path).image_size is None
+    assert usual.runs == _plans(tmp_path, ["imagenet"], **chosen)[0].runs
+    assert usual.estimate.seconds > 2 * imagenet.estimate.seconds
+
+
 def test_experiments_share_their_runs(tmp_path):
     plans = _plans(tmp_path, ["depth", "width", "count"], subsets=["bn"])
     assert len({spec.id for each in plans for spec in each.runs}) == 2  # bn, and its other start
@@ -120,6 +134,9 @@ def test_list_and_dry_run_train_nothing(tmp_path, capsys):
         (["depth", "--dry-run", "--out", "FILE", *SMOKE], "is a file"),
         (["cifar100", "--data", "cifar10"], "data is cifar10"),
         (["networks", "--networks", "cifar_resnet_14"], "networks has no"),
+        (["depth", "--image-size", "128"], "--image-size belongs to experiments on imagenet"),
+        (["imagenet", "--image-size", "128", *SMOKE], "leave it out with synthetic"),
+        (["imagenet", "--image-size", "7"], "--image-size is 7: write 8 or more"),
     ],
 )
 def test_wrong_use_is_one_line(tmp_path, capsys, arguments, message):

@@ -42,6 +42,10 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--data", help="digits or synthetic instead of the published data set, to try"
     )
+    parser.add_argument(
+        "--image-size", type=reader("image_size"), metavar="N",
+        help="of experiments on imagenet: pixels a side, which changes the recipe (224)",
+    )  # fmt: skip
     add_data(parser)
     parser.add_argument(
         "--jobs", type=reader("seed"), default=argparse.SUPPRESS, metavar="N",
@@ -71,6 +75,7 @@ def _reproduce(options: argparse.Namespace) -> None:
         precision=options.precision,
         data=options.data,
         replicates=options.replicates,
+        image_size=options.image_size,
         networks=_split(options.networks),
         subsets=_split(options.subsets),
         **{key: each for key, each in execution(options).items() if key in ("engine", "device")},
@@ -153,13 +158,15 @@ def _plan_dict(plan: Any, with_runs: bool) -> dict[str, Any]:
 
 def _print_views(views: list[Any], written: dict[str, list[Path]], as_json: bool) -> None:
     from gammabeta.display import make_console, print_models
-    from gammabeta.paper.points import table
+    from gammabeta.paper.points import other_data, table
 
     if as_json:
         found = [
             {
                 "name": view.experiment.name, "scale": view.scale.name,
-                "precision": view.precision, "data": view.data, "points": table(view.points),
+                "precision": view.precision, "data": view.data,
+                "other_data": other_data(view.runs), "image_size": view.image_size,
+                "points": table(view.points),
                 "files": [str(path) for path in written[view.experiment.name]],
             }
             for view in views
@@ -168,7 +175,9 @@ def _print_views(views: list[Any], written: dict[str, list[Path]], as_json: bool
         return
     for view in views:
         print(f"\n{view.experiment.name}: {view.experiment.question}")
-        print(f"{view.scale.summary}, {view.precision}, {view.data}")
+        told = [view.scale.summary, view.precision, view.data, *other_data(view.runs)]
+        told += [f"images of {view.image_size} pixels"] if view.image_size is not None else []
+        print(", ".join(told))
         if view.points:
             make_console(sys.stdout).print(_points_table(view))
         else:

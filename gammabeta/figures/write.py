@@ -12,7 +12,7 @@ from gammabeta.figures.drawings import drawings
 from gammabeta.figures.house import INK, WIDE, house_style
 from gammabeta.figures.svg import svg_text
 from gammabeta.paper.networks import network_rows
-from gammabeta.paper.points import STAND_INS, View, from_jpeg, other_data, table
+from gammabeta.paper.points import STAND_INS, View, from_jpeg, other_data, other_sets, table
 
 
 def write_figures(view: View, folder: Path) -> list[Path]:
@@ -20,8 +20,9 @@ def write_figures(view: View, folder: Path) -> list[Path]:
     for each figure, STEM.svg and STEM.pdf, or STEM-KEY.svg and .pdf from the second one on; the
     folder is made. Returns what was written.
 
-    STEM is the experiment's name and what is not as published: depth-short-bf16, or
-    depth-smoke-digits. A figure says it too, in a small line below.
+    STEM is the experiment's name and what is not as published: depth-short-bf16,
+    depth-smoke-digits, or, where the runs saw another set of pictures than ImageNet,
+    imagenet-short-128px-piece-10-classes-9469-images. A figure says it too, in a small line below.
 
     Raises RunError when the disk refuses.
     """
@@ -32,6 +33,7 @@ def write_figures(view: View, folder: Path) -> list[Path]:
         "scale": view.scale.name,
         "precision": view.precision,
         "data": view.data,
+        "other_data": other_data(view.runs),
         "points": table(view.points),
     }
     if name == "networks":  # nothing trains: its numbers are counts
@@ -57,11 +59,13 @@ def write_figures(view: View, folder: Path) -> list[Path]:
 
 
 def _unlike(view: View) -> list[str]:
-    """Scale, precision and data, where they are not those published."""
+    """Scale, precision, data and size of the images, where they are not those published."""
     return [
         *([view.scale.name] if view.scale.epochs is not None else []),
         *([view.precision] if view.precision != "fp32" else []),
         *([view.data] if view.data in STAND_INS else []),
+        *([f"{view.image_size}px"] if view.image_size is not None else []),
+        *(f"piece-{classes}-classes-{images}-images" for classes, images in other_sets(view.runs)),
     ]
 
 
@@ -78,6 +82,8 @@ def _note(view: View) -> str:
         told.append(view.precision)
     if view.data in STAND_INS:
         told.append(f"{view.data} images")
+    if view.image_size is not None:
+        told.append(f"images of {view.image_size} pixels")
     told += [f"not ImageNet: {each}" for each in other_data(view.runs)]
     told += ["JPEG"] if view.data.startswith("cifar") and from_jpeg(view.runs) else []
     return ", ".join(told)

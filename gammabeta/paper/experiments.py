@@ -27,6 +27,11 @@ SUBSETS = tuple(
 )  # fmt: skip
 LEARNING_RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
+_IMAGENET: dict[str, object] = {  # the recipe
+    "data": "imagenet", "epochs": 90, "batch_size": 1024, "lr": 0.4,
+    "drops": (1 / 3, 2 / 3, 8 / 9), "warmup_epochs": 5,
+}  # fmt: skip
+
 _MAIN = "main figure, read off version 1"
 _APPENDIX = "appendix, as recalled"
 _MADE: list[Callable[[], Experiment]] = []
@@ -131,6 +136,18 @@ def random() -> list[RunSpec]:
 def frozen_bn() -> list[RunSpec]:
     """`all-bn` against `all`."""
     return _grid(SHALLOW, ["all", "all-bn"])
+
+
+@_experiment(
+    question="And on ImageNet, do gamma and beta matter when everything else trains?",
+    caption="Test accuracy on ImageNet with gamma and beta frozen at their start, everything else "
+    "trained, against everything trained.",
+    source="figure 1, introduction of version 3, which tells of no network", axis="model",
+    replicates=3,
+)  # fmt: skip
+def frozen_bn_imagenet() -> list[RunSpec]:
+    """`frozen-bn` on ImageNet; the networks are our choice, and `all` is that of `imagenet`."""
+    return _grid(IMAGENETS[:3], ["all", "all-bn"], **_IMAGENET)
 
 
 @_experiment(
@@ -249,10 +266,7 @@ def cifar100() -> list[RunSpec]:
 def imagenet() -> list[RunSpec]:
     """ResNet-18 to ResNet-200 with the recipe of ImageNet: 90 epochs in batches of 1024 at a rate
     of 0.4, drops after 30, 60 and 80, a warm-up of 5."""
-    return _grid(
-        IMAGENETS, ["bn", "all", "random:2", "bn+output"], data="imagenet", epochs=90,
-        batch_size=1024, lr=0.4, drops=(1 / 3, 2 / 3, 8 / 9), warmup_epochs=5,
-    )  # fmt: skip
+    return _grid(IMAGENETS, ["bn", "all", "random:2", "bn+output"], **_IMAGENET)
 
 
 @_experiment(

@@ -57,13 +57,15 @@ class Point:
 
 @dataclass(frozen=True)
 class View:
-    """One experiment at one scale, in one precision, on one data set."""
+    """One experiment at one scale, in one precision, on one data set. image_size: of ImageNet's
+    images, in pixels, where that is not the published one."""
 
     experiment: Experiment
     scale: Scale
     precision: str
     data: str
     points: tuple[Point, ...]
+    image_size: int | None = None
 
     @property
     def done(self) -> list[Point]:
@@ -82,16 +84,18 @@ def views(experiment: Experiment, runs: Iterable[RunFolder]) -> list[View]:
     runs = list(runs)
     index = _index(runs)
     there = {tuple(run.spec.get(key) for key in _TOLD_APART) for run in runs}
+    sizes = _other_sizes(experiment, runs)
     found = []
     for scale in SCALES.values():
         for precision in CHOICES["precision"]:
-            for data in (None, *STAND_INS):
+            for data, size in ((None, None), *((each, None) for each in STAND_INS),
+                               *((None, each) for each in sizes)):  # fmt: skip
                 if not any(
                     (*_lengths(point, scale), precision, data or point.data) in there
                     for point in experiment.points
                 ):
                     continue  # making the recipes only to find no run of them takes seconds
-                view = _view(experiment, scale, precision, data, index)
+                view = _view(experiment, scale, precision, data, index, size)
                 if view.runs or any(point.unfinished for point in view.points):
                     found.append(view)
     order = list(SCALES.values())
@@ -100,35 +104,48 @@ def views(experiment: Experiment, runs: Iterable[RunFolder]) -> list[View]:
 
 def collect(
     experiment: Experiment, runs: Iterable[RunFolder], scale: Scale, precision: str,
-    data: str | None = None,
+    data: str | None = None, image_size: int | None = None,
 ) -> View:  # fmt: skip
-    """The experiment as a store has it. data: another data set than the experiment's own."""
-    return _view(experiment, scale, precision, data, _index(runs))
+    """The experiment as a store has it. data: another data set than the experiment's own;
+    image_size: another size than the published one."""
+    return _view(experiment, scale, precision, data, _index(runs), image_size)
 
 
 @functools.cache  # experiments share points, and a checked spec takes its time
-def recipe(spec: RunSpec, precision: str, data: str | None = None) -> RunSpec:
-    """What is run for a spec of `Experiment.at`."""
+def recipe(
+    spec: RunSpec, precision: str, data: str | None = None, image_size: int | None = None
+) -> RunSpec:
+    """What is run for a spec of `Experiment.at`. image_size: of runs on imagenet."""
     spec = spec.replace(precision=precision)
+    if image_size is not None and spec.data == "imagenet":
+        spec = spec.replace(image_size=image_size)
     return spec if data is None else spec.replace(data=data)
 
 
 def _view(
     experiment: Experiment, scale: Scale, precision: str, data: str | None,
-    index: dict[str, list[RunFolder]],
+    index: dict[str, list[RunFolder]], size: int | None,
 ) -> View:  # fmt: skip
     asked: dict[RunSpec, list[RunSpec]] = {}
     for point in experiment.points:
-        asked.setdefault(recipe(scale.apply(point), precision, data), []).append(point)
+        asked.setdefault(recipe(scale.apply(point), precision, data, size), []).append(point)
+    as_published = data is None and size is None
     points = tuple(
         # points that a scale makes one run stand for no published number
         _point(
-            spec, *(_published(own[0]) if data is None and len(own) == 1 else (None, None)), index
+            spec, *(_published(own[0]) if as_published and len(own) == 1 else (None, None)), index
         )
         for spec, own in asked.items()
     )
     own = ", ".join(dict.fromkeys(point.data for point in experiment.points))
-    return View(experiment, scale, precision, data or own, points)
+    return View(experiment, scale, precision, data or own, points, size)
+
+
+def _other_sizes(experiment: Experiment, runs: Sequence[RunFolder]) -> list[int]:
+    """At which sizes other than the published one there are runs on imagenet."""
+    own = {point.image_size for point in experiment.points if point.data == "imagenet"}
+    found = {run.spec.get("image_size") for run in runs if run.spec.get("data") == "imagenet"}
+    return sorted(each for each in found - own if isinstance(each, int)) if own else []
 
 
 def _published(point: RunSpec) -> tuple[float | None, float | None]:
@@ -144,6 +161,13 @@ def _published(point: RunSpec) -> tuple[float | None, float | None]:
 def other_data(runs: Iterable[RunFolder]) -> list[str]:
     """What the data was of those runs on `imagenet` that were not given ImageNet itself but another
     set of pictures, in words, each once: "10 classes, 3,000 training images"."""
+    return [
+        f"{classes:,} classes, {images:,} training images" for classes, images in other_sets(runs)
+    ]
+
+
+def other_sets(runs: Iterable[RunFolder]) -> list[tuple[int, int]]:
+    """The same in numbers: (classes, training images)."""
     found = []
     for run in runs:
         data = run.inputs["data"]
@@ -153,7 +177,7 @@ def other_data(runs: Iterable[RunFolder]) -> list[str]:
         subsample = run.spec.get("subsample")
         whole = IMAGENET_IMAGES if subsample is None else subsample
         if classes != IMAGENET_CLASSES or abs(images - whole) > whole / 100:  # some cannot be read
-            found.append(f"{classes:,} classes, {images:,} training images")
+            found.append((classes, images))
     return list(dict.fromkeys(found))
 
 
@@ -238,5 +262,5 @@ def table(points: Sequence[Point]) -> list[dict[str, object]]:
 
 SHOWN = (
     "lr", "norm_init", "weight_init", "optimizer", "schedule", "schedule_steps", "batch_size",
-    "subsample", "statistics",
+    "subsample", "statistics", "image_size",
 )  # fmt: skip

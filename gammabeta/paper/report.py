@@ -5,10 +5,10 @@ network (`report_resnet20`) for 75 epochs in every setting. Two more draw pictur
 and train nothing.
 
 What a RunSpec does not say of them: they shuffle within a window of 1,024 images, cut the tails off
-the normal weights, and Keras' Adam has epsilon 1e-7, torch's 1e-8. BatchNorm of the TPU's runs
-normalises the 128 images on each of eight cores (of a batch of 1024; batches of other sizes split
-alike), here the whole batch. Their seed is 666, set once a notebook; here runs of one setting have
-the seeds 666, 667, ...
+the normal weights, and Keras' Adam has epsilon 1e-7, torch's 1e-8. The TPU's runs make a batch of
+128 images for each of eight cores (Varying_Batch_Sizes.ipynb tells both numbers), and each core has
+a BatchNorm of its own, as recalled of Keras; here it sees the whole batch. Their seed is 666, set
+once a notebook; here runs of one setting have the seeds 666, 667, ...
 
 The notebooks name their optimiser and leave its settings alone. That Keras' defaults are then a
 rate of 0.01 without momentum for SGD, and of 0.001 for Adam, is recalled, not looked up.

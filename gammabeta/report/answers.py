@@ -15,6 +15,7 @@ from gammabeta.paper.points import Point, View, other_data
 from gammabeta.paper.published import PUBLISHED_FROZEN_COST, PUBLISHED_SMALL_GAMMAS
 from gammabeta.sentences import percent, seeds
 
+_DATA_NAMES = {"cifar10": "CIFAR-10", "imagenet": "ImageNet"}
 _SAME_COUNT = 1.15  # two networks have "about the same" number of values if no further apart
 
 
@@ -153,11 +154,15 @@ def _frozen_bn(view: View) -> str | None:
             used += [trained, frozen]
     if not told:
         return None
-    low, high = PUBLISHED_FROZEN_COST["cifar10"]
-    return (
-        f"Freezing gamma and beta while everything else trains {', '.join(told)} ({_seeds(used)}). "
-        f"Published: it costs {low:g} to {high:g} points on CIFAR-10."
-    )  # fmt: skip
+    data = used[0].spec.data
+    text = f"Freezing gamma and beta while everything else trains {', '.join(told)} "
+    text += f"({_seeds(used)})."
+    changed = view.image_size is not None or other_data(view.runs)
+    if data not in PUBLISHED_FROZEN_COST or changed:
+        return text
+    low, high = PUBLISHED_FROZEN_COST[data]
+    span = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+    return f"{text} Published: it costs {span} points on {_DATA_NAMES[data]}."
 
 
 def _field(field: str) -> Callable[[View], str | None]:
@@ -324,6 +329,7 @@ _ANSWERS: dict[str, Callable[[View], str | None]] = {
     "count": _count,
     "random": _random,
     "frozen-bn": _frozen_bn,
+    "frozen-bn-imagenet": _frozen_bn,
     "norm-init": _field("norm_init"),
     "weight-init": _field("weight_init"),
     "gamma-beta": _gamma_beta,

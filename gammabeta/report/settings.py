@@ -23,14 +23,16 @@ def view_id(view: View, *, alone: bool) -> str:
     name = view.experiment.name
     if alone:
         return name
-    return f"{name}-{view.scale.name}-{view.precision}-{view.data.replace(', ', '-')}"
+    size = f"-{view.image_size}" if view.image_size is not None else ""
+    return f"{name}-{view.scale.name}-{view.precision}-{view.data.replace(', ', '-')}{size}"
 
 
 def headline(view: View) -> str:
     """The scale, precision and data of a view, in a few words: what sets two of them apart."""
     epochs = _range(sorted({point.spec.epochs for point in view.points}))
     data = "; ".join([f"{view.data}, but {each}" for each in other_data(view.runs)]) or view.data
-    return f"{data}, {epochs} epochs, {view.precision}"
+    size = f"{view.image_size} pixels, " if view.image_size is not None else ""
+    return f"{data}, {size}{epochs} epochs, {view.precision}"
 
 
 def setting(view: View) -> list[str]:
@@ -39,7 +41,8 @@ def setting(view: View) -> list[str]:
     done = sorted({point.spec.epochs for point in view.points})
     said = []
     if done == asked and view.scale.images is None:
-        said.append(f"The published recipe, {_range(done)} epochs.")
+        but = ", but for what follows" if view.image_size is not None else ""
+        said.append(f"The published recipe, {_range(done)} epochs{but}.")
     else:
         length = f"{_range(done)} epochs instead of {_range(asked)}"
         if done == [1]:
@@ -50,6 +53,12 @@ def setting(view: View) -> list[str]:
     if view.data in STAND_INS:
         own = ", ".join(dict.fromkeys(point.data for point in view.experiment.points))
         said.append(f"Trained on {view.data} instead of {own}: nothing was published for that.")
+    if view.image_size is not None:
+        sizes = {point.image_size for point in view.experiment.points if point.image_size}
+        said.append(
+            f"The recipe was changed: images of {view.image_size} pixels instead of "
+            f"{_range(sorted(sizes))}, so no published number stands beside these."
+        )
     if other := other_data(view.runs):
         said.append(_not_imagenet(other))
     if view.precision != "fp32":
