@@ -10,7 +10,7 @@ import functools
 import json
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,13 +49,15 @@ class Estimate:
 
 
 class Costs:
-    """Estimates for one engine and device; `folders` are the runs that are there."""
+    """Estimates for one engine and device; `folders` are the runs that are there. say: called with
+    a line before a step is timed."""
 
     def __init__(
-        self, folders: Iterable[RunFolder], engine: str = "auto", *, device: torch.device
-    ) -> None:
+        self, folders: Iterable[RunFolder], engine: str = "auto", *, device: torch.device,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:  # fmt: skip
         folders = list(folders)
-        self.engine, self.device = engine, device
+        self.engine, self.device, self.say = engine, device, say
         self.hardware = hardware(device)
         self.known = {
             _like(folder.spec): seconds
@@ -102,6 +104,7 @@ class Costs:
             data="synthetic", precision=spec.precision, batch_size=32, optimizer=spec.optimizer,
         )  # fmt: skip
         if small not in self.steps:
+            self.say(f"timing a step of {small.model}, {small.trainable}, {small.precision} ...")
             self.steps[small] = self._measure(small)
         per_image = self.steps[small] / small.batch_size
         there = operations(small.model, small.trainable, 32)

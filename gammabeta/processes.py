@@ -28,6 +28,7 @@ from gammabeta.roles import has_statistics
 
 # Until all are ready: data may have to be read and the passes compiled. Then, for one sum.
 _PREPARING, _WORKING = datetime.timedelta(minutes=20), datetime.timedelta(seconds=45)
+_READING = datetime.timedelta(days=3)  # while the first process reads millions of images for all
 _ENDING = 5.0  # seconds in which those that are left say so
 
 
@@ -56,6 +57,7 @@ class Processes:
                 f"process {self.rank} of {self.count} did not meet the others at {where} ({line})"
             ) from None
         self._working: dist.ProcessGroup | None = dist.new_group(timeout=_WORKING)
+        self._patient: dist.ProcessGroup | None = dist.new_group(timeout=_READING, backend="gloo")
         self._store = dist.distributed_c10d._get_default_store()
 
     def share(self, start: int, stop: int) -> tuple[int, int]:
@@ -127,6 +129,12 @@ class Processes:
         """What the first process gives: a JSON value. Waits for all of them."""
         return json.loads(self._broadcast(json.dumps(value).encode()))
 
+    def once(self, work: Callable[[], Any]) -> Any:
+        """What `work` gives, a JSON value; the first process does it and the others wait, however
+        long it takes, unless the first one ends."""
+        value = work() if self.rank == 0 else None
+        return json.loads(self._broadcast(json.dumps(value).encode(), self._patient))
+
     def tensors_from_first(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What the first process gives, on the CPU."""
         return safetensors.torch.load(self._broadcast(safetensors.torch.save(dict(tensors))))
@@ -135,13 +143,13 @@ class Processes:
         """Until all have come here."""
         self._send(lambda: dist.all_reduce(torch.zeros(1)))
 
-    def _broadcast(self, data: bytes) -> bytes:
+    def _broadcast(self, data: bytes, group: "dist.ProcessGroup | None" = None) -> bytes:
         size = torch.tensor([len(data)])
-        self._send(lambda: dist.broadcast(size, 0))
+        self._send(lambda: dist.broadcast(size, 0, group))
         content = torch.zeros(int(size), dtype=torch.uint8)
         if self.rank == 0:
             content = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        self._send(lambda: dist.broadcast(content, 0))
+        self._send(lambda: dist.broadcast(content, 0, group))
         return content.numpy().tobytes()
 
     def _send(self, work: Callable[[], object]) -> None:
@@ -205,7 +213,7 @@ class Processes:
 
     def close(self) -> None:
         """End the connections: whoever waits for this process notices."""
-        self._working = None  # they close with the last that holds them
+        self._working = self._patient = None  # they close with the last that holds them
         if dist.is_initialized():
             with contextlib.suppress(Exception):  # what is broken already
                 dist.destroy_process_group()

@@ -47,7 +47,7 @@ def plan(
     chosen: Sequence[Experiment], runs: str | Path = "runs", *, scale: str = "paper",
     precision: str | None = None, data: str | None = None, replicates: int | None = None,
     image_size: int | None = None, networks: Sequence[str] = (), subsets: Sequence[str] = (),
-    engine: str = "auto", device: str = "auto",
+    engine: str = "auto", device: str = "auto", say: Callable[[str], None] = lambda line: None,
 ) -> list[Plan]:  # fmt: skip
     """What the experiments need.
 
@@ -55,7 +55,8 @@ def plan(
     data: one of `STAND_INS` instead of the published data set, to try. image_size: of ImageNet's
     images in pixels, instead of the published 224: a changed recipe, beside which nothing published
     stands.
-    networks, subsets: of the experiments' points, only these. Raises InputError for what is wrong.
+    networks, subsets: of the experiments' points, only these. say: called with a line before each
+    step that is timed for the estimate, which takes seconds. Raises InputError for what is wrong.
     """
     size = choose_scale(scale)
     with about("device"):
@@ -72,7 +73,7 @@ def plan(
         _check_image_size(chosen, data)
     if precision is None:
         precision = "fp32" if size.epochs is None else fast_precision(place)
-    costs = Costs(list_runs(Path(runs)), engine, device=place)
+    costs = Costs(list_runs(Path(runs)), engine, device=place, say=say)
     plans = []
     for experiment in chosen:
         some = experiment.only(networks, subsets)

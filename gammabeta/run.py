@@ -4,6 +4,7 @@ The same spec again resumes a stopped run, retries a failed one and does nothing
 """
 
 import contextlib
+import dataclasses
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -180,7 +181,8 @@ def _train_together(
         first = processes.rank == 0
         if not processes.from_first(len(waiting([spec], runs)) if first else None):
             return Run(spec, RunFolder(runs / spec.id, spec.to_dict()))
-        [made] = prepare([spec], data_dir, reading=reading)
+        together = dataclasses.replace(reading or Reading(), once=processes.once)
+        [made] = prepare([spec], data_dir, reading=together)
         with about("engine"):
             choice = choose_engine(engine, spec, made.model, chosen, processes.count)
         # A machine without a compiler would choose another one than its neighbour.

@@ -78,6 +78,7 @@ def _reproduce(options: argparse.Namespace) -> None:
         image_size=options.image_size,
         networks=_split(options.networks),
         subsets=_split(options.subsets),
+        say=lambda line: print(line, file=sys.stderr),
         **{key: each for key, each in execution(options).items() if key in ("engine", "device")},
     )
     if options.list or options.dry_run:
@@ -120,21 +121,23 @@ def _print_plans(plans: list[Any], as_json: bool, with_runs: bool) -> None:
     first = plans[0]
     print(f"scale {first.scale.name} ({first.scale.summary}), {first.precision}")
     table = Table(box=None, pad_edge=False)
-    for title in ("name", "runs", "done", "still needs", "measured", "question"):
-        right = title in ("runs", "done", "still needs", "measured")
-        table.add_column(title, justify="right" if right else "left", no_wrap=right)
+    for title in ("name", "runs", "done", "still needs", "how known", "question"):
+        right = title in ("runs", "done", "still needs")
+        table.add_column(title, justify="right" if right else "left", no_wrap=title != "question")
     for plan in plans:
         left, estimate = len(plan.left), plan.estimate
         table.add_row(
             plan.experiment.name, str(len(plan.runs)), str(len(plan.runs) - left),
             duration(estimate.seconds) if left else "-",
-            f"{estimate.measured} of {estimate.runs}" if left else "-", plan.experiment.question,
+            _how_known(estimate) if left else "-", plan.experiment.question,
         )  # fmt: skip
     make_console(sys.stdout).print(table)
     print(
         "Experiments share runs, so the sum is less. Times are of this machine, one run after "
-        "another: from runs alike that it has finished (measured), else from a timed step of the "
-        "family's smallest network, scaled by operations."
+        "another: measured on runs alike that it has finished, else estimated from a timed step of "
+        "the family's smallest network on images of 32 pixels, scaled by operations: roughly right "
+        "on a CPU, less so for ImageNet, whose images have to be read, and on a GPU, which a small "
+        "network does not fill."
     )
     if with_runs:
         to_do = {spec.id: spec for plan in plans for spec in plan.left}
@@ -145,6 +148,14 @@ def _print_plans(plans: list[Any], as_json: bool, with_runs: bool) -> None:
             print(f"{name}  {values}")
 
 
+def _how_known(estimate: Any) -> str:
+    if not estimate.measured:
+        return "estimated"
+    if estimate.measured == estimate.runs:
+        return "measured"
+    return f"{estimate.runs - estimate.measured} of {estimate.runs} estimated"
+
+
 def _plan_dict(plan: Any, with_runs: bool) -> dict[str, Any]:
     experiment = plan.experiment
     found = {
@@ -152,6 +163,7 @@ def _plan_dict(plan: Any, with_runs: bool) -> dict[str, Any]:
         "scale": plan.scale.name, "precision": plan.precision, "runs": len(plan.runs),
         "left": len(plan.left), "seconds": round(plan.estimate.seconds, 1),
         "measured": plan.estimate.measured,
+        "estimated": plan.estimate.runs - plan.estimate.measured,
     }  # fmt: skip
     return found | ({"specs": [spec.to_dict() for spec in plan.left]} if with_runs else {})
 

@@ -26,7 +26,6 @@ from gammabeta.data.pictures import (
     shuffled,
 )
 from gammabeta.data.where import existing_folder
-from gammabeta.environment import launched
 from gammabeta.errors import InputError
 
 _CHOICES = (
@@ -60,9 +59,9 @@ def load_imagenet(data_dir: str | Path | None, reading: Reading, image_size: int
     ]
     remarks, skipped = [_ORIGIN[isinstance(found, Path)]], []
     if reading.skip_broken:
-        _say_if_long("checking", sum(len(split.labels) for split in splits))
-        for place, split in enumerate(splits):
-            broken, by_pillow = check(split)
+        # Of several processes one checks, with the threads of all of them.
+        checked = reading.once(partial(_check_all, splits, reading.workers or _processors(1)))
+        for place, (split, (broken, by_pillow)) in enumerate(zip(splits, checked, strict=True)):
             skipped += [split.name(index) for index in broken]
             splits[place] = split.without(broken)
             if by_pillow:
@@ -75,7 +74,7 @@ def _from_store(
 ) -> Dataset:
     # Here, because it needs torch, and reading images does not.
     from gammabeta.data.crops import test_resize
-    from gammabeta.data.store import QUALITY, StoreSource, write_store
+    from gammabeta.data.store import QUALITY, StoreSource
 
     short = test_resize(image_size)
     # Of two folders with one store the second would otherwise be silently the first.
@@ -85,24 +84,7 @@ def _from_store(
         with contextlib.suppress(InputError):
             _find(None)
             origin = str(Path(given).expanduser().resolve())
-    if not path.exists() and launched()[1] > 1:
-        raise InputError(
-            f"{path} is not there yet, and several processes would write it at once: train one "
-            "epoch without torchrun first, which makes it",
-            "image_store",
-        )
-    if not path.exists():
-        found = _find(data_dir)
-        if isinstance(found, Path):
-            listed = read_folders(found)
-            _say_if_long("shrinking", sum(len(labels) for _, labels in listed))
-            entries = _folder_entries(listed)
-        else:
-            entries = parquet_entries(found)
-        write_store(
-            path, entries, short=short, origin=origin or "", workers=workers,
-            skip=reading.skip_broken,
-        )  # fmt: skip
+    reading.once(partial(_make_store, path, data_dir, reading, short, origin or ""))
     store = StoreSource(path)
     if store.short < short:
         raise InputError(
@@ -132,6 +114,27 @@ def _from_store(
     by_pillow = f"{store.by_pillow.sum():,} of them once through Pillow"
     remarks = ["ImageNet store", shrinking, by_pillow if store.by_pillow.any() else ""]
     return _dataset(splits, remarks, broken, shrinking)
+
+
+def _make_store(
+    path: Path, data_dir: str | Path | None, reading: Reading, short: int, origin: str
+) -> None:
+    """Where there is none."""
+    from gammabeta.data.store import write_store
+
+    if path.exists():
+        return
+    found = _find(data_dir)
+    if isinstance(found, Path):
+        listed = read_folders(found)
+        _say_if_long("shrinking", sum(len(labels) for _, labels in listed))
+        entries = _folder_entries(listed)
+    else:
+        entries = parquet_entries(found)
+    workers = reading.workers or _processors(1)
+    write_store(
+        path, entries, short=short, origin=origin, workers=workers, skip=reading.skip_broken
+    )
 
 
 def _dataset(
@@ -168,7 +171,12 @@ def _say_if_long(doing: str, count: int) -> None:
         warnings.warn(f"{doing} {count:,} images, which takes a while", stacklevel=3)
 
 
-def check(split: Pictures) -> tuple[list[int], int]:
+def _check_all(splits: Sequence[Pictures], workers: int) -> list[tuple[list[int], int]]:
+    _say_if_long("checking", sum(len(split.labels) for split in splits))
+    return [check(split, workers) for split in splits]
+
+
+def check(split: Pictures, workers: int) -> tuple[list[int], int]:
     """Decode every image: the places of those that cannot be, and how many need Pillow."""
     count = len(split.labels)
 
@@ -184,7 +192,7 @@ def check(split: Pictures) -> tuple[list[int], int]:
                 broken.append(index)
         return broken, by_pillow
 
-    with ThreadPoolExecutor(split.workers) as pool:
+    with ThreadPoolExecutor(workers) as pool:
         results = list(pool.map(check_some, range(0, count, _PER_TASK)))
     return [index for broken, _ in results for index in broken], sum(each for _, each in results)
 
@@ -209,12 +217,14 @@ def _find(data_dir: str | Path | None) -> Path | tuple[list[Path], list[Path]]:
     raise InputError(f"there is no imagenet in {root}: put there {_CHOICES}")
 
 
-def _processors() -> int:
+def _processors(beside: int | None = None) -> int:
     """Those that this process may use: a container may have been given fewer than there are, and
-    torchrun's processes on one machine share them."""
+    torchrun's processes on one machine, `beside` of them, share them."""
     if hasattr(os, "sched_getaffinity"):
         count = len(os.sched_getaffinity(0))
     else:
         count = os.cpu_count() or 1
-    beside = os.environ.get("LOCAL_WORLD_SIZE", "1")
-    return max(1, count // max(1, int(beside) if beside.isdecimal() else 1))
+    if beside is None:
+        given = os.environ.get("LOCAL_WORLD_SIZE", "1")
+        beside = int(given) if given.isdecimal() else 1
+    return max(1, count // max(1, beside))

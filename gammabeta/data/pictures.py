@@ -3,9 +3,9 @@
 import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -72,6 +72,11 @@ class Pictures:
         return dataclasses.replace(self, labels=labels)
 
 
+def here(work: Callable[[], Any]) -> Any:
+    """What `work` gives."""
+    return work()
+
+
 @dataclass(frozen=True)
 class Reading:
     """How encoded images are read: execution, like the device, and no part of a spec.
@@ -80,12 +85,14 @@ class Reading:
     skip_broken: leave out images that cannot be decoded, instead of failing at the first. Which
     they are must be known before training begins, so all images are decoded once at every start,
     unless there is a store. image_store: the file of the pre-shrunk store (store.py), which is
-    written if it is not there.
+    written if it is not there. once: does what one of several processes is to do for all of them,
+    and gives each of them its result, a JSON value.
     """
 
     workers: int | None = None
     skip_broken: bool = False
     image_store: str | Path | None = None
+    once: Callable[[Callable[[], Any]], Any] = field(default=here, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:
