@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 from gammabeta import language
 from gammabeta.errors import InputError, about, suggest
 from gammabeta.names import parse_name
-from gammabeta.spec import RunSpec
+from gammabeta.spec import CHOICES, RunSpec
 
 FIELDS = tuple(item.name for item in fields(RunSpec))
 # Arguments of `train` and `sweep`; the defaults are theirs.
@@ -27,7 +27,6 @@ _EXECUTION = ("runs", "data_dir", "engine", "device", "in_step", "jobs")
 # Of `data.Reading`, which `train` and `sweep` take as "reading".
 _READING = ("workers", "skip_broken", "image_store")
 _ON_OFF = ("nesterov", "flip")
-_COUNTS = ("seed", "epochs", "batch_size", "subsample", "test_subsample", "schedule_steps")
 _MOST = 10_000  # runs of one command
 
 
@@ -216,8 +215,22 @@ def add_members(parser: Any) -> None:
     )
 
 
+_METAVARS = {
+    "model": "NETWORK", "trainable": "SUBSET", "weights": "FILE", "validation": "SHARE",
+    "random_labels": "SHARE", "label_smoothing": "SHARE", "warmup_epochs": "EPOCHS",
+}  # fmt: skip
+
+
 def _metavar(name: str) -> str:
-    return "N" if name in _COUNTS else "VALUE"
+    """What values a field takes: all of them, or their kind."""
+    if name in CHOICES:
+        return "{" + ",".join(CHOICES[name]) + "}"
+    if name in _METAVARS:
+        return _METAVARS[name]
+    if name.endswith("_by_role"):
+        return "ROLE=X,..."
+    kind = typing.get_type_hints(RunSpec)[name]
+    return "X,X" if typing.get_origin(kind) is tuple else "X" if kind is float else "N"
 
 
 def reader(name: str) -> Any:

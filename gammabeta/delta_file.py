@@ -26,6 +26,7 @@ from gammabeta.errors import InputError, RunError
 from gammabeta.tensorfile import encode, read_header
 
 FORMAT = 1
+_WANTED = "a file that gammabeta delta, or in Python save_delta, wrote"
 _INDEX_LIMIT = 1 << 28  # bytes; a small file must not unpack to gigabytes
 _ZEROS = "0" * 64
 _DISK = {errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG}  # another name would not help
@@ -126,9 +127,10 @@ def read_delta(path: str | Path) -> Delta:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise InputError(f"{path} does not exist: name a file that save_delta wrote") from None
+        raise InputError(f"{path} does not exist: name {_WANTED}") from None
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {str(path)!r} ({error}): name another file") from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"cannot read {str(path)!r} ({reason}): name {_WANTED}") from None
     return from_bytes(data, str(path))
 
 
@@ -161,19 +163,19 @@ def from_bytes(data: bytes, where: str) -> Delta:
         words = header.get("__metadata__", {})
         found, given = words.get("gammabeta_delta"), words.get("sha256")
     except (ValueError, AttributeError, RecursionError):
-        raise InputError(f"{where} is no delta, or a damaged one: save it again") from None
+        raise InputError(f"{where} is no delta, or a damaged one: write it again") from None
     if not isinstance(found, str) or not isinstance(given, str):
-        raise InputError(f"{where} is no delta: name a file that save_delta wrote")
+        raise InputError(f"{where} is no delta: name {_WANTED}")
     if found != str(FORMAT):
         raise InputError(f"{where} has format {found}, this version reads {FORMAT}: update it")
     if hashlib.sha256(_with_sum(data, given, _ZEROS)).hexdigest() != given:
-        raise InputError(f"{where} is damaged (its checksum differs): copy or save it again")
+        raise InputError(f"{where} is damaged (its checksum differs): copy it or write it again")
     try:
         return _unpack(safetensors.torch.load(data), json.loads(words["about"]))
     except InputError:
         raise
     except Exception:  # a right checksum over something that we did not write
-        raise InputError(f"{where} is no delta: name a file that save_delta wrote") from None
+        raise InputError(f"{where} is no delta: name {_WANTED}") from None
 
 
 def _with_sum(data: bytes, old: str, new: str) -> bytes:
@@ -185,7 +187,7 @@ def _unpack(tensors: Mapping[str, Tensor], about: dict[str, Any]) -> Delta:
     unpacker = zlib.decompressobj()
     text = unpacker.decompress(tensors["index"].numpy().tobytes(), _INDEX_LIMIT)
     if unpacker.unconsumed_tail:
-        raise InputError("the index of this delta is too long: it was not written by save_delta")
+        raise InputError("the index of this delta is too long: it is damaged, or of other origin")
     index = json.loads(text)
     offsets: dict[str, int] = {}
 

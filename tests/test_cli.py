@@ -14,6 +14,7 @@ from gammabeta import RunSpec, demo
 from gammabeta.cli import main
 from gammabeta.engine import ENGINES
 from gammabeta.names import PAPER_NETWORKS
+from gammabeta.spec import CHOICES
 from gammabeta.store import RunFolder
 
 TRAIN = [
@@ -383,3 +384,6 @@ def test_help_names_every_command_and_flag(here, capsys):
         "--spec",
     ):
         assert flag in out
+    assert "VALUE" not in out  # it says which values there are
+    for values in CHOICES.values():
+        assert "{" + ",".join(values) + "}" in out

@@ -13,9 +13,15 @@ WRONG = [
     ("delta", "RUN, FILE"),
     ("delta nothing task.delta", "there are no runs in runs"),
     ("run-info", "DELTA"),
-    ("run-info nothing.delta", "nothing.delta does not exist"),
+    (
+        "run-info nothing.delta",
+        "nothing.delta does not exist: name a file that gammabeta delta, or",
+    ),
     ("run-info .", "cannot read '.'"),
     ("run-info junk", "junk is no delta"),
+    ("run-info jnk", "jnk does not exist: did you mean junk?"),
+    ("run-info 0123456789ab", "gammabeta delta 0123456789ab FILE writes its delta"),
+    ("run-info " + 300 * "x", "File name too long"),
 ]
 
 

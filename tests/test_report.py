@@ -363,3 +363,9 @@ def test_the_title_says_what_the_page_is_about(tmp_path: Path) -> None:
     assert title("output") == "Training only the classifier"
     assert title("all") == "Training everything"
     assert title("output", "all") == "Training parts of a network"
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a system without /proc")
+def test_a_folder_that_takes_no_file_is_refused_before_the_work():
+    with pytest.raises(InputError, match=r"no file can be written in /proc \(.*another folder"):
+        report.check_out(Path("/proc/page.html"))

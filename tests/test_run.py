@@ -258,7 +258,7 @@ def test_a_run_is_loaded_by_its_folder_its_id_or_the_start_of_it(tmp_path):
         load_run(one.id[:6], str(tmp_path)),
     ):
         assert (found.id, found.spec, found.result) == (one.id, one.spec, one.result)
-    near = f"no run '{two.id[:-1]}x' in .*: the nearest are {two.id}"
+    near = f"no run '{two.id[:-1]}x' in .*: did you mean {two.id}"
     with pytest.raises(InputError, match=near):
         load_run(f"{two.id[:-1]}x", runs=tmp_path)
     with pytest.raises(InputError, match="could be"):

@@ -220,7 +220,7 @@ def test_list_and_find(tmp_path: Path) -> None:
     for prefix, message in [
         ("aa", "'aa' could be aaa, aaa1, aaa2: write more"),
         ("", "could be"),
-        ("bbb2", "no run 'bbb2' in .*: the nearest are bbb1"),
+        ("bbb2", "no run 'bbb2' in .*: did you mean bbb1"),
         ("zz", "no run 'zz'"),
     ]:
         with pytest.raises(InputError, match=message) as raised:

@@ -1,11 +1,14 @@
 """`gammabeta run-info`: what is in a delta."""
 
 import argparse
+import difflib
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gammabeta.arguments import add_command, finish
+from gammabeta.errors import InputError
 
 if TYPE_CHECKING:
     from gammabeta.delta_file import Delta
@@ -22,12 +25,30 @@ def _run_info(options: argparse.Namespace) -> None:
     from gammabeta.delta_file import read_delta
 
     path = Path(options.delta)
+    if re.fullmatch("[0-9a-f]{4,12}", options.delta) and not path.exists():
+        raise InputError(
+            f"{path} looks like a run, not like the file of a delta: gammabeta runs show {path} "
+            f"tells of the run, gammabeta delta {path} FILE writes its delta"
+        )
+    if near := _near(path):
+        raise InputError(f"{path} does not exist: did you mean {' or '.join(map(str, near))}?")
     delta = read_delta(path)
     if options.json:
         size = path.stat().st_size
         print(json.dumps({"path": str(path), "bytes": size, **delta.describe()}, indent=1))
     else:
         print_delta(delta, path)
+
+
+def _near(path: Path) -> list[Path]:
+    """The files beside it with names like its own, where it is not there."""
+    try:
+        if path.exists():
+            return []
+        names = [each.name for each in path.parent.iterdir() if each.is_file()]
+    except (OSError, ValueError):
+        return []
+    return [path.parent / each for each in difflib.get_close_matches(path.name, names)]
 
 
 def print_delta(delta: "Delta", path: Path) -> None:

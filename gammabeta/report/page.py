@@ -4,7 +4,7 @@ The same runs give the same page. Experiments of the paper come first (experimen
 runs that belong to none of them, sorted into those that can be compared (sections.py).
 """
 
-import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -59,8 +59,14 @@ def check_out(out: Path) -> None:
         raise InputError(f"{out} is a folder: name a file, for example {out / 'report.html'}")
     if not has_parent:
         raise InputError(f"there is no folder {out.parent}: make it, or name another file")
-    if not os.access(out.parent, os.W_OK):
-        raise InputError(f"no file can be written in {out.parent}: name another folder")
+    try:  # in truth: some folders, such as /proc, only say that they can be written in
+        with tempfile.TemporaryFile(dir=out.parent):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(
+            f"no file can be written in {out.parent} ({reason}): name another folder"
+        ) from None
 
 
 def report_html(
