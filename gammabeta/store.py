@@ -378,9 +378,7 @@ def _find(root: Path, id_prefix: str) -> RunFolder:
         # by their starts, for an id may be cut short; never all of them: there may be hundreds
         starts = {name[: max(4, len(id_prefix))]: name for name in runs}
         near = [starts[each] for each in difflib.get_close_matches(id_prefix, starts, cutoff=0.7)]
-        told = (
-            f"did you mean {' or '.join(near)}?" if near else "gammabeta runs lists what is there"
-        )
+        told = f"did you mean {' or '.join(near)}?" if near else "gammabeta runs lists them"
         raise InputError(f"no run '{id_prefix}' in {root}: {told}")
     more = f" and {len(found) - 5} more" if len(found) > 5 else ""
     names = ", ".join(sorted(found)[:5])
