@@ -15,6 +15,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from pieces import span, table, where
+from tables_compact import compact_latency, compact_networks, compact_pruning
+
 from gammabeta.bench import CONVOLUTIONS
 from gammabeta.bench.show import number
 from gammabeta.fused.plan import make_plan
@@ -36,11 +39,6 @@ SHEET_BYTES, SHEET_OPERATIONS = 3.35e12, 989e12
 COMPACT = "benchmarks/compact.py --runs RUNS --ids ID ID --out results/compact.json --data-dir DIR"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def floors(results: Path) -> str:
     """Counted: a step of batch 128 in bf16."""
     rows = []
@@ -59,16 +57,6 @@ def floors(results: Path) -> str:
         ["batch 128, bf16", "GFLOP a step", "GB moved", "MiB kept", "ms of operations, H100 sheet",
          "ms of bytes, H100 sheet"], rows
     )  # fmt: skip
-
-
-def where(environment: dict[str, Any]) -> str:
-    """One line: on what it was measured."""
-    threads, commit = environment["threads"], (environment["commit"] or "no commit")[:12]
-    return (
-        f"{environment['hardware']}, {threads} thread{'' if threads == 1 else 's'}, torch "
-        f"{environment['torch']}, commit {commit}{' (changed)' if environment['dirty'] else ''}, "
-        f"{environment['started'][:10]}."
-    )
 
 
 def speed(groups: Sequence[dict[str, Any]]) -> str:
@@ -208,11 +196,6 @@ def tasks(results: Path) -> str:
     return "\n\n".join(parts)
 
 
-def span(found: dict[str, Any], unit: str) -> str:
-    low, high = (number(found[f"{end}_{unit}"], 3) for end in ("low", "high"))
-    return f"{number(found[f'median_{unit}'], 3)} {unit} ({low}-{high})"
-
-
 def tune(results: Path) -> str:
     """What `gammabeta tune` found: a row a subset, held out accuracy by rate, then the test."""
     runs = json.loads((results / "tune.json").read_text())
@@ -342,86 +325,6 @@ def _place(item: tuple[tuple[int, RunSpec], object]) -> tuple[Any, ...]:
     name = parse_name(recipe.model)
     order = SUBSETS.index(recipe.trainable) if recipe.trainable in SUBSETS else len(SUBSETS)
     return epochs, name.depth, name.filters, order, len(recipe.trainable), str(recipe)
-
-
-def compacted(results: Path, part: str, draw: Callable[[dict[str, Any]], str]) -> str:
-    """A table a run of what benchmarks/compact.py wrote, with the run and the machine above it."""
-    found = json.loads((results / "compact.json").read_text())
-    parts = []
-    for run in found.values():
-        spec = RunSpec.from_dict(run["spec"])
-        title = f"**{readable(spec.model)}, `{spec.trainable}`, {spec.epochs} epochs.**"
-        packages = run[part]["environment"]["packages"]
-        named = {"latency": ("onnxruntime",), "pruning": ("torch-pruning",)}.get(part, ("onnx",))
-        told = ", ".join(f"{name} {packages[name]}" for name in named)
-        parts += [f"{title} {where(run[part]['environment'])[:-1]}, {told}.", draw(run)]
-    return "\n\n".join(parts)
-
-
-def changed(row: dict[str, Any]) -> list[str]:
-    """How its answers differ from the original's."""
-    cells = [f"{100 * row['test_accuracy']:.2f}", f"{row['answers_changed']:,}"]
-    return [*cells, number(row["largest_logit_change"], 2)]
-
-
-def compact_networks(results: Path) -> str:
-    def draw(run: dict[str, Any]) -> str:
-        body = []
-        for row in run["networks"]["rows"]:
-            name = f"below {row['threshold']:g}" if row.get("threshold") else "none"
-            name = name if "threshold" in row else "original"
-            off = f"{row['switched_off']}" if "threshold" in row else "-"
-            left = f"{row['channels']} of {row['channels_before']}" if "threshold" in row else "-"
-            body.append([
-                name, off, left, f"{row['parameters']:,}", number(row["operations"] / 1e6, 3),
-                number(row["bytes"] / 1000, 3), number(row["onnx_bytes"] / 1000, 3), *changed(row),
-                number(row["off_by_rounding"], 2) if "threshold" in row else "-",
-            ])  # fmt: skip
-        head = ["gammas set to zero", "how many", "channels left", "parameters",
-                "million operations", "safetensors, kB", "ONNX, kB", "test accuracy, %",
-                "answers changed", "largest logit change", "of it rounding"]  # fmt: skip
-        return table(head, body)
-
-    return compacted(results, "networks", draw)
-
-
-def compact_pruning(results: Path) -> str:
-    """Torch-Pruning's rows, each threshold's after our own."""
-
-    def draw(run: dict[str, Any]) -> str:
-        ours = {row["threshold"]: row for row in run["networks"]["rows"] if "threshold" in row}
-        body = []
-        for row in run["pruning"]["rows"]:
-            pairs = [("Torch-Pruning, " + row["network"], row)]
-            if row["network"] == "below the threshold":
-                pairs.insert(0, ("compaction", ours[row["threshold"]]))
-            for name, each in pairs:
-                sizes = [f"{each['parameters']:,}", number(each["operations"] / 1e6, 3)]
-                body.append([f"{row['threshold']:g}, {name}", *sizes, *changed(each)])
-        head = ["threshold", "parameters", "million operations", "test accuracy, %",
-                "answers changed", "largest logit change"]  # fmt: skip
-        return table(head, body)
-
-    return compacted(results, "pruning", draw)
-
-
-def compact_latency(results: Path) -> str:
-    def draw(run: dict[str, Any]) -> str:
-        body = [
-            [
-                f"{row['runtime']}, batch of {row['batch']}, {row['network']}",
-                number(row["median_ms"], 3),
-                f"{number(row['low_ms'], 3)}-{number(row['high_ms'], 3)}",
-                number(row["fastest_ms"], 3),
-                number(row["processor_ms"], 3),
-            ]
-            for row in run["latency"]["rows"]
-        ]
-        head = [f"median of {run['latency']['rounds']} rounds", "ms", "quartiles", "fastest",
-                "ms of processor"]  # fmt: skip
-        return table(head, body)
-
-    return compacted(results, "latency", draw)
 
 
 # name -> (the table, how to measure what it shows)
