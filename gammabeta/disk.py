@@ -47,7 +47,7 @@ def replace_file(path: Path, data: bytes) -> None:
     Raises OSError if it cannot be written, and leaves nothing but the old file (or, where only
     the last flush failed, the new one).
     """
-    temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
+    temporary = _temporary(path)
     try:
         write_file(temporary, data)
         temporary.replace(path)
@@ -56,6 +56,19 @@ def replace_file(path: Path, data: bytes) -> None:
             temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def try_writing(path: Path) -> None:
+    """Raise OSError where `replace_file` could not write this file now. Leaves nothing."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "it is a folder")
+    temporary = _temporary(path)
+    write_file(temporary, b"")
+    temporary.unlink()
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".tmp-{path.name}-{os.getpid()}")
 
 
 def write_file(path: Path, data: bytes) -> None:

@@ -63,6 +63,8 @@ def plan(
         raise InputError("tune needs subsets: write for example bn+output,output,all", "subsets")
     if not lrs:
         raise InputError("tune needs learning rates: write for example 0.01,0.1", "lrs")
+    if 0 in lrs:
+        raise InputError("lrs has 0, at which nothing trains: write rates above it", "lrs")
     if not validation:
         message = "validation is 0: write a share to choose the rate by, as 0.1"
         raise InputError(message, "validation")

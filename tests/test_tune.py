@@ -9,7 +9,7 @@ import torch
 from few import SPEC, few_images
 from image_files import image_folder
 
-from gammabeta import InputError, RunError, create_model, load_delta, load_run, train, tune
+from gammabeta import InputError, RunError, create_model, disk, load_delta, load_run, train, tune
 from gammabeta.build import load_data, make_network
 from gammabeta.cli import main
 from gammabeta.data import hold_out, load_dataset
@@ -189,6 +189,35 @@ def test_the_command_from_a_folder_and_a_file_to_a_table_and_deltas(tmp_path, ca
     assert len(list_runs(tmp_path / "runs")) == 6
 
 
+def test_the_folder_is_tried_first_and_written_whole(tmp_path, monkeypatch, capsys):
+    how = ("--data", "synthetic", "--model", "cifar_resnet_8_4", "--engine", "eager", "--device",
+           "cpu", "--epochs", "1", "--batch-size", "5")  # fmt: skip
+    out = tmp_path / "out"
+    (out / "bn.delta").mkdir(parents=True)
+    assert main(["tune", *how, "--subsets", "output,bn", "--out", str(out)]) == 2
+    assert "cannot hold bn.delta (it is a folder): name another folder" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+    assert [path.name for path in out.iterdir()] == ["bn.delta"]
+
+    def full(descriptor, data, write=disk.write_all):
+        write(descriptor, data[:9])
+        if data.startswith(b"[\n"):  # a list: of all files only tune.json is one
+            raise OSError(28, "No space left on device")
+        write(descriptor, data[9:])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "write_all", full)
+        (out / "tune.json").write_text("before")
+        words = ["--lrs", "0.1", "--subsets", "output", "--out", str(out)]
+        assert main(["tune", *how, *words]) == 1
+    assert "could not write" in capsys.readouterr().err.splitlines()[-1]
+    assert (out / "tune.json").read_text() == "before"
+    assert {path.name for path in out.iterdir()} == {"bn.delta", "output.delta", "tune.json"}
+    # Where every rate fails, the folder made for the deltas goes again.
+    assert main(["tune", *how, "--lrs", "1e25", "--subsets", "all", "--out", "fresh"]) == 1
+    assert not (tmp_path / "fresh").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -198,7 +227,13 @@ def test_the_command_from_a_folder_and_a_file_to_a_table_and_deltas(tmp_path, ca
         ("--validation 0", "--validation is 0: write a share"),
         ("--weights nothing.pt", "--weights: cannot read weights 'nothing.pt'"),
         (f"--weights {'0' * 64}", "give their file once more"),
+        ("--lrs 0.1,0", "--lrs has 0, at which nothing trains"),
         ("--out file", "--out file is no folder"),
+        ("--out file/in", "--out file/in is no folder"),
+        ("--out nothing/in", "--out nothing/in is no folder"),
+        (f"--out {'a' * 300}", "cannot become one (File name too long)"),
+        (f"--subsets output+name:conv.weight{'|a' * 120}", "(File name too long): name another"),
+        ("--subsets bn+output,output+bn", "two of one name"),
         ("--lr 0.1", "unknown argument '--lr': did you mean --lrs"),
         ("--data digits --data-dir .", "digits needs no files"),
     ],

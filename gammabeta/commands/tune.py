@@ -1,8 +1,9 @@
 """`gammabeta tune`: which subset to fine-tune, each at a learning rate of its own."""
 
 import argparse
-import json
+import contextlib
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from gammabeta.arguments import (
     reader,
     runs_folder,
 )
+from gammabeta.disk import encode_json, try_writing, write_atomically
 from gammabeta.environment import check_alone
 from gammabeta.errors import InputError
 
@@ -56,27 +58,57 @@ def _tune(options: argparse.Namespace) -> None:
     from gammabeta.tune import delta_name, plan, save, tune
 
     check_alone("several runs are trained")
-    out = Path(options.out)
-    if not options.out or (out.exists() and not out.is_dir()) or not out.parent.is_dir():
-        raise InputError(f"--out {options.out} is no folder and cannot become one: name another")
     subsets = [part for part in options.subsets.split(",") if part]
-    names = [delta_name(subset) for subset in subsets]
-    if len(set(names)) < len(names):
-        raise InputError(f"--subsets {options.subsets} has two of one name: tune them apart")
     base, changes = read_base(options)
     if options.spec is None:
         changes = _DEFAULTS | changes
     spec = base.replace(**changes)
     groups = plan(spec, subsets, options.lrs, spec.validation)
-    with TrainDisplay(sum(map(len, groups)) + len(groups)) as display:
-        tuned = tune(
-            spec, subsets, options.lrs, validation=spec.validation, listen=display,
-            **{"runs": runs_folder(options)} | execution(options),
-        )  # fmt: skip
-    out.mkdir(exist_ok=True)
-    files = [out / delta_name(each.subset) for each in tuned]
-    for each, path in zip(tuned, files, strict=True):
-        save(each, path)
-    rows = print_tuned(tuned, files, options.json)
-    (out / "tune.json").write_text(json.dumps(rows, indent=1) + "\n")
+    names = {delta_name(group[0].trainable) for group in groups}
+    if len(names) < len(subsets):
+        raise InputError(f"--subsets {options.subsets} has two of one name: tune them apart")
+    how = {"runs": runs_folder(options)} | execution(options)
+    with _folder(options.out, ["tune.json", *sorted(names)]) as out:
+        with TrainDisplay(sum(map(len, groups)) + len(groups)) as display:
+            tuned = tune(
+                spec, subsets, options.lrs, validation=spec.validation, listen=display, **how
+            )
+        files = [out / delta_name(each.subset) for each in tuned]
+        for each, path in zip(tuned, files, strict=True):
+            save(each, path)
+        rows = print_tuned(tuned, files, options.json)
+        write_atomically(out / "tune.json", encode_json(rows))
     print(f"wrote {out / 'tune.json'} and {len(files)} deltas", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _folder(text: str, names: Sequence[str]) -> Iterator[Path]:
+    """The folder for these files, made and tried before hours of training, not after them. It is
+    gone again if nothing came of it."""
+    out, fresh = Path(text), False
+    try:
+        try:
+            fresh = bool(text) and not out.exists()
+            out.mkdir(exist_ok=True)
+        except (OSError, ValueError) as error:
+            fresh = False
+            raise InputError(
+                f"--out {text} is no folder and cannot become one ({_reason(error)}): name another"
+            ) from None
+        for name in names:
+            try:
+                try_writing(out / name)
+            except (OSError, ValueError) as error:
+                raise InputError(
+                    f"--out {text} cannot hold {name} ({_reason(error)}): name another folder"
+                    + (", or a subset with a shorter name" if len(name) > 100 else "")
+                ) from None
+        yield out
+    finally:
+        if fresh:
+            with contextlib.suppress(OSError):  # there is something in it
+                out.rmdir()
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)
