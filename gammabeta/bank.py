@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_map, tree_map_only
 
-from gammabeta import sparse
-from gammabeta.delta import check_delta, current_tensors, entry_index, plain
+from gammabeta.delta_check import check_delta, current_tensors, entry_index
 from gammabeta.delta_file import Delta, read_delta
 from gammabeta.errors import InputError, suggest
+from gammabeta.statistics import hold_policy, policies
+from gammabeta.wrappers import named_modules, plain, torch_names
 
 
 class Bank:
@@ -31,14 +32,25 @@ class Bank:
     base: what a task did not train, and `activate(None)`, are as they were then. The tensors that
     tasks change are the bank's: train a task elsewhere. Not for several threads: `activate` writes
     into the network, and `forward` exchanges its tensors and its mode while it runs.
+
+    The policy for running statistics goes with the task. It matters in training mode only; a
+    compiled network follows it there if it was compiled after the bank was made. Raises InputError
+    for a network whose policy is "batch".
     """
 
     def __init__(self, module: nn.Module) -> None:
         self.module = plain(module)
+        self._check_policy()
+        self._policies = policies(self.module)  # the base's
+        for layer, policy in self._policies.items():
+            hold_policy(layer, policy)
+        # the layer, and the place in it, of every tensor that some task changes
+        self._places: dict[str, tuple[nn.Module, dict[str, Any], str]] = {}
+        self._names = torch_names(self.module)
+        self._statistics: dict[str, str] = {}  # task -> policy
         self._base: dict[str, Tensor] = {}  # of every tensor that some task changes
         self._tasks: dict[str, dict[str, Tensor]] = {}
         self._sparse: dict[str, dict[str, Tensor]] = {}  # task -> name -> index (C, K)
-        self._marks: dict[object, str] = {}
         self._table: _Table | None = None
 
     @property
@@ -67,16 +79,22 @@ class Bank:
                 "bank takes deltas with running statistics (track or frozen)"
             )
         try:
-            check_delta(self.module, found, base=self._base, marks=self._marks)
+            check_delta(self.module, found, base=self._base)
         except InputError as error:
             raise InputError(f"task '{task}': {error}") from None
         current = current_tensors(self.module)
+        layers = dict(named_modules(self.module))
         values = {}
         for name, value in (found.values | found.buffers).items():
             if name not in self._base:
                 self._base[name] = current[name].clone()
+                owner, _, last = name.rpartition(".")
+                layer = layers[owner]
+                kept = layer._parameters if last in layer._parameters else layer._buffers
+                self._places[name] = layer, kept, last
             values[name] = value.to(self._base[name])
         self._tasks[task] = values
+        self._statistics[task] = found.statistics
         self._sparse[task] = {
             name: entry_index(self.module, name, found.per_channel, found.seed)
             for name in sorted(found.sparse)
@@ -86,7 +104,7 @@ class Bank:
     def remove(self, task: str) -> None:
         """Forget a task. The network keeps what it has: activate another."""
         self._known(task)
-        del self._tasks[task], self._sparse[task]
+        del self._tasks[task], self._sparse[task], self._statistics[task]
         self._table = None
 
     @torch.no_grad()
@@ -101,11 +119,15 @@ class Bank:
                 flat, entries = self._base[name].flatten(), values[name].flatten()
                 full = flat.scatter(0, index.flatten(), entries)
                 values[name] = full.view_as(self._base[name])
-        targets = dict(self.module.named_parameters()) | dict(self.module.named_buffers())
-        # one call for hundreds of small tensors
-        torch._foreach_copy_([targets[name] for name in values], list(values.values()))
-        for leaf in sparse.attached(self.module).values():
-            leaf.read()
+        places = [self._places[name] for name in values]
+        if places:  # one call for hundreds of small tensors
+            targets = [kept[last] for _, kept, last in places]
+            torch._foreach_copy_(targets, list(values.values()))
+        for layer, _, last in places:
+            if last == "weight" and "_gammabeta_sparse" in layer.__dict__:
+                layer.__dict__["_gammabeta_sparse"].read()
+        for layer, policy in self._policies.items():
+            hold_policy(layer, policy if task is None else self._statistics[task])
         return self.module
 
     def forward(self, *inputs: Any, tasks: Sequence[str], **keywords: Any) -> Any:
@@ -127,30 +149,42 @@ class Bank:
             """Of one sample (C, H, W); the network gets a batch of one (1, C, H, W)."""
             batch = tree_map_only(Tensor, lambda value: value[None], sample)
             positional, named = batch[:-1], batch[-1]
-            out = functional_call(self.module, shared | own, positional, named)
+            tensors = {self._names[name]: value for name, value in (shared | own).items()}
+            out = functional_call(self.module, tensors, positional, named)
             return tree_map_only(Tensor, lambda value: value[0], out)
 
         arguments = (own, *inputs, keywords)
-        over = tree_map_only(Tensor, lambda _: 0, arguments)
-        over = tree_map_only(object, lambda each: each if each == 0 else None, over)
+        over = tree_map(lambda each: 0 if isinstance(each, Tensor) else None, arguments)
         with _evaluating(self.module):
-            return torch.vmap(one, in_dims=over)(*arguments)
+            try:
+                return torch.vmap(one, in_dims=over)(*arguments)
+            except (RuntimeError, ValueError) as error:
+                if not (reason := _reason(error)):
+                    raise
+                raise InputError(
+                    f"this network cannot mix tasks in one pass ({reason}): write activate and run "
+                    "each task alone"
+                ) from error
 
     def _check_forward(self, inputs: Any, keywords: Any, tasks: Sequence[str]) -> None:
-        if isinstance(tasks, str) or not tasks:
+        if isinstance(tasks, str) or not isinstance(tasks, Sequence) or not tasks:
             raise InputError("tasks is a list with a task's name for each sample")
-        for task in dict.fromkeys(tasks):
+        self._check_policy()
+        for task in tasks:
             self._known(task)
+        for task in dict.fromkeys(tasks):
             for name in self._sparse[task]:
                 raise InputError(
                     f"task '{task}' trained random entries of '{name}', which a mixed batch would "
                     "copy for each sample: write activate and run its samples alone"
                 )
-        found: list[int] = []
+        found: list[int | None] = []
         tree_map_only(
-            Tensor, lambda each: found.append(len(each) if each.dim() else 0), (inputs, keywords)
+            Tensor, lambda each: found.append(len(each) if each.dim() else None), (inputs, keywords)
         )
         for count in found:
+            if count is None:
+                raise InputError("a tensor without dimensions has no samples: give a number")
             if count != len(tasks):
                 raise InputError(f"{len(tasks)} tasks for {count} samples: name one for each")
         for name, layer in self.module.named_modules():
@@ -160,8 +194,16 @@ class Bank:
                     "activate and run each task alone"
                 )
 
+    def _check_policy(self) -> None:
+        if "batch" in policies(self.module).values():
+            raise InputError(
+                "this network normalises by the batch (policy 'batch'), so what else is in one "
+                "changes its outputs: write select(module, 'bn').apply(module) first, or another "
+                "policy than batch"
+            )
+
     def _known(self, task: str) -> None:
-        if task not in self._tasks:
+        if not isinstance(task, str) or task not in self._tasks:
             known = suggest(str(task), self._tasks) if self._tasks else "it has none"
             raise InputError(f"the bank has no task '{task}': {known}")
 
@@ -193,8 +235,8 @@ class _Table:
             start = widths.get(dtype, 0)
             widths[dtype] = start + size
             self.places[name] = dtype, start, start + size
-        device = next(iter(base.values())).device
         for dtype, width in widths.items():
+            device = next(iter(base.values())).device
             self.tables[dtype] = torch.empty(len(tasks), width, dtype=dtype, device=device)
         for row, (task, values) in enumerate(tasks.items()):
             self.rows[task] = row
@@ -218,6 +260,14 @@ class _Table:
         }
 
 
+def _reason(error: Exception) -> str:
+    """Why vmap cannot run a network, in a line; empty for an error that is not vmap's."""
+    text = " ".join(str(error).split())
+    if "vmap" not in text and "Batching rule not implemented" not in text:
+        return ""
+    return text.partition(". ")[0].rstrip(".")[:160]
+
+
 @contextlib.contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
     """Evaluation mode, and each layer's own mode again afterwards, also after an error."""
@@ -227,9 +277,12 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
     # ... and so it would the CPU's fused attention
     on_cpu = all(tensor.device.type == "cpu" for tensor in module.parameters())
     attention = sdpa_kernel(SDPBackend.MATH) if on_cpu else contextlib.nullcontext()
+    # a part that is compiled runs as it was written: what it compiled for is another pass
+    has_compiled = any("_orig_mod" in layer._modules for layer, _ in modes)
+    stance = torch.compiler.set_stance("force_eager") if has_compiled else contextlib.nullcontext()
     try:
         module.eval()
-        with attention:
+        with attention, stance:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)

@@ -23,10 +23,11 @@ from gammabeta.data import (
 )
 from gammabeta.environment import launched
 from gammabeta.errors import InputError, about
+from gammabeta.fingerprint import check_fingerprint, fingerprint
 from gammabeta.models import architecture, create_model
 from gammabeta.spec import RunSpec
 from gammabeta.store import RunFolder
-from gammabeta.subset import Subset, check_fingerprint, fingerprint, select
+from gammabeta.subset import Subset, select
 from gammabeta.weights import kept_weights, load_weights
 
 

@@ -6,10 +6,10 @@ round: its frozen values are then compared after rounding, and trained values ar
 wider type they go unchanged).
 """
 
-import hashlib
+import inspect
 import json
 import platform
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +17,27 @@ import numpy as np
 import safetensors
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 
 from gammabeta import sparse
+from gammabeta.delta_check import (
+    architecture,
+    check_delta,
+    current_tensors,
+    entry_index,
+    layer_marks,
+    layer_words,
+    rounded_digest,
+    without_entries,
+)
 from gammabeta.delta_file import Delta, read_delta, write_delta
 from gammabeta.errors import InputError, RunError
+from gammabeta.fingerprint import digest, together
 from gammabeta.models import create_model
 from gammabeta.statistics import set_statistics_policy
-from gammabeta.subset import Subset, mark, statistics
+from gammabeta.subset import Subset, statistics
 from gammabeta.version import __version__
-
-# What changes what a layer computes but not its tensors' shapes.
-_ATTRIBUTES = (
-    "stride", "padding", "dilation", "groups", "padding_mode", "output_padding", "kernel_size",
-    "ceil_mode", "eps", "num_groups", "normalized_shape", "negative_slope", "approximate",
-    "num_heads", "output_size", "scale_factor",
-)  # fmt: skip
-_WIDTHS = (torch.float32, torch.bfloat16)
+from gammabeta.wrappers import named_buffers, named_parameters, plain
 
 
 def save_delta(
@@ -48,6 +52,8 @@ def save_delta(
     frozen. Raises InputError, with nothing written, for a subset of another network and for a
     path that cannot be written.
     """
+    if not isinstance(path, str | Path):
+        raise InputError(f"{path!r} is no file name: name one, for example 'task.delta'")
     delta = make_delta(module, subset, info=info)
     write_delta(delta, Path(path))
     return delta
@@ -57,8 +63,8 @@ def load_delta(module: nn.Module, delta: str | Path | Delta) -> Delta:
     """Put a delta into the network that it was trained on, in place, with its policy for running
     statistics. Raises InputError, with nothing changed, for a damaged file, another architecture
     or other frozen values, and names the first tensor that differs."""
-    found = delta if isinstance(delta, Delta) else read_delta(delta)
     module = plain(module)
+    found = delta if isinstance(delta, Delta) else read_delta(delta)
     check_delta(module, found)
     _put(module, found)
     return found
@@ -73,7 +79,7 @@ def load_network(delta: str | Path | Delta) -> nn.Module:
             "this delta belongs to a network that does not follow from a seed: make that network "
             "and write load_delta(module, path)"
         )
-    module = create_model(**found.network)
+    module = _start(found)
     try:
         check_delta(module, found)
     except InputError as error:
@@ -90,17 +96,24 @@ def make_delta(
     module: nn.Module, subset: Subset, *, info: Mapping[str, Any] | None = None
 ) -> Delta:
     """`save_delta` without the file."""
-    module = plain(module)
+    wrapped, module = module, plain(module)
+    if not isinstance(subset, Subset):
+        raise InputError(f"{subset!r} is no subset: write select(module, 'bn'), and give that")
+    if isinstance(wrapped, AveragedModel) and any(r.verdict == "sparse" for r in subset.table):
+        raise InputError(
+            "AveragedModel averages parameters, and the entries that random:K trains are none: "
+            "save the delta of the network that trained"
+        )
     tensors = current_tensors(module)
     rows = {row.name: row for row in subset.table}
     buffers = statistics(module)
-    for name in (*dict(module.named_parameters()), *buffers):
+    for name in (*named_parameters(module), *buffers):
         if name not in rows or rows[name].shape != tuple(tensors[name].shape):
             raise InputError(f"this subset was selected on another network ('{name}' differs)")
     for name in rows:
         if name not in tensors:
             raise InputError(f"this subset was selected on another network ('{name}' differs)")
-    values, frozen = {}, {}
+    values, own, rounded = {}, {}, {}
     for name, tensor in tensors.items():
         row = rows.get(name)
         if tensor.is_meta:
@@ -112,8 +125,9 @@ def make_delta(
                 index = entry_index(module, name, subset.per_channel, subset.seed)
                 values[name] = tensor.flatten()[index].cpu()
                 tensor = without_entries(tensor, index)
-            frozen[name] = (mark(tensor), _rounded_mark(tensor))
-    layers = _layers(module)
+            own[name], rounded[name] = digest(tensor), rounded_digest(tensor)
+    words = layer_words(module)
+    dtype = _frozen_dtype(tensors, own)
     return Delta(
         text=subset.text,
         statistics=subset.statistics,
@@ -123,10 +137,13 @@ def make_delta(
         roles={name: rows[name].role for name in values},
         sparse=frozenset(name for name in values if rows[name].verdict == "sparse"),
         buffers={name: value.cpu() for name, value in buffers.items()},
-        frozen=frozen,
-        layers=layers,
-        architecture=_architecture(tensors, layers),
-        network=_recipe(module, subset, frozen),
+        frozen={name: (own[name][:16], rounded[name][:16]) for name in own},
+        frozen_sha256=together(own),
+        frozen_rounded=together({name: rounded[name] or own[name] for name in own}),
+        layers=layer_marks(words),
+        architecture=architecture(tensors, words),
+        dtype=dtype,
+        network=_recipe(module, subset, own, dtype),
         versions={
             "gammabeta": __version__, "torch": torch.__version__, "numpy": np.__version__,
             "safetensors": safetensors.__version__, "python": platform.python_version(),
@@ -135,121 +152,9 @@ def make_delta(
     )  # fmt: skip
 
 
-def plain(module: nn.Module) -> nn.Module:
-    """The network inside DistributedDataParallel, DataParallel and torch.compile's wrapper."""
-    while True:
-        if isinstance(module, DistributedDataParallel | DataParallel):
-            module = module.module
-        elif isinstance(inner := module.__dict__.get("_modules", {}).get("_orig_mod"), nn.Module):
-            module = inner
-        else:
-            return module
-
-
-def current_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Every parameter, running statistic and other persistent buffer, by name; with the values of
-    sparse entries where they are attached."""
-    tensors = {name: parameter.detach() for name, parameter in module.named_parameters()}
-    for name, entries in sparse.attached(module).items():
-        flat, leaf = tensors[name].flatten(), entries.leaf.detach().flatten()
-        tensors[name] = flat.scatter(0, entries.index.flatten(), leaf).view_as(tensors[name])
-    kept = statistics(module).keys()
-    for prefix, child in module.named_modules():
-        for last, buffer in child._buffers.items():
-            name = f"{prefix}.{last}" if prefix else last
-            persistent = last not in child._non_persistent_buffers_set
-            if buffer is not None and (persistent or name in kept):
-                tensors[name] = buffer.detach()
-    return tensors
-
-
-def check_delta(
-    module: nn.Module,
-    delta: Delta,
-    *,
-    base: Mapping[str, Tensor] | None = None,
-    marks: MutableMapping[object, str] | None = None,
-) -> None:
-    """Raise InputError with the first tensor in which a network is not the delta's.
-
-    base: values to look at in place of the module's own. marks: those known from earlier checks of
-    the same values, and kept for later ones.
-    """
-    tensors = current_tensors(module) | dict(base or {})
-    marks = {} if marks is None else marks
-    names = delta.values.keys() | delta.buffers.keys() | delta.frozen.keys()
-    for name, tensor in tensors.items():
-        if name not in names:
-            raise _other(f"the delta has no '{name}'")
-        if name in delta.sparse:
-            continue
-        value = delta.values.get(name, delta.buffers.get(name))
-        if value is None:
-            continue
-        if value.shape != tensor.shape:
-            shapes = f"{tuple(value.shape)} in the delta and {tuple(tensor.shape)} here"
-            raise _other(f"'{name}' has shape {shapes}")
-        if value.dtype != tensor.dtype and not {value.dtype, tensor.dtype} <= set(_WIDTHS):
-            raise InputError(
-                f"'{name}' is {value.dtype} in the delta and {tensor.dtype} here: load the delta "
-                "first, then convert the network"
-            )
-    for name in names:
-        if name not in tensors:
-            raise _other(f"'{name}' is in the delta only")
-    if (here := _layers(module)) != delta.layers:
-        for place, (name, child) in enumerate(module.named_modules()):
-            if here[4 * place : 4 * place + 4] != delta.layers[4 * place : 4 * place + 4]:
-                kind = f"of class {type(child).__name__} with the shapes and settings"
-                raise _other(f"'{name or 'the network'}' is not {kind} that it has here")
-        raise _other("it has more layers")
-    for name, tensor in tensors.items():
-        if name in delta.frozen and not _is_same(module, name, tensor, delta, marks):
-            raise InputError(
-                f"'{name}' has other values here than where this delta was trained: load the "
-                f"weights that it was trained on first{_origin(delta)}"
-            )
-
-
-def _is_same(
-    module: nn.Module, name: str, tensor: Tensor, delta: Delta, marks: MutableMapping[object, str]
-) -> bool:
-    """Whether a frozen tensor is what it was, up to rounding to bfloat16."""
-    own, rounded = delta.frozen[name]
-    key: tuple[object, ...] = (name,)
-    if name in delta.sparse:
-        key = (name, delta.per_channel, delta.seed)
-        index = entry_index(module, name, delta.per_channel, delta.seed)
-        if tuple(index.shape) != tuple(delta.values[name].shape):
-            return False
-        tensor = without_entries(tensor, index)
-    if key not in marks:
-        marks[key] = mark(tensor)
-    if marks[key] == own or (tensor.dtype == torch.bfloat16 and marks[key] == rounded):
-        return True
-    return _rounded_mark(tensor) == own
-
-
-def _rounded_mark(tensor: Tensor) -> str:
-    return mark(tensor.bfloat16()) if tensor.dtype == torch.float32 else ""
-
-
-def entry_index(module: nn.Module, name: str, per_channel: int, seed: int) -> Tensor:
-    """(C, K): which entries of a convolution's flattened weight ``random:K`` trains."""
-    layer = module.get_submodule(name.rpartition(".")[0])
-    if not isinstance(layer, nn.modules.conv._ConvNd):
-        raise _other(f"'{name}' is no weight of a convolution")
-    return sparse.choose_entries(layer, name, per_channel, seed).to(layer.weight.device)
-
-
-def without_entries(weight: Tensor, index: Tensor) -> Tensor:
-    """The weight with its trained entries at zero."""
-    return weight.flatten().scatter(0, index.flatten(), 0.0).view_as(weight)
-
-
 @torch.no_grad()
 def _put(module: nn.Module, delta: Delta) -> None:
-    targets = dict(module.named_parameters()) | dict(module.named_buffers())
+    targets = named_parameters(module) | named_buffers(module)
     attached = sparse.attached(module)
     for name, value in (delta.values | delta.buffers).items():
         target = targets[name]
@@ -263,57 +168,55 @@ def _put(module: nn.Module, delta: Delta) -> None:
     set_statistics_policy(module, delta.statistics)
 
 
-def _other(what: str) -> InputError:
-    return InputError(f"this delta belongs to another architecture: {what}")
-
-
-def _origin(delta: Delta) -> str:
-    if delta.network is None:
-        return ""
-    return f" (load_network rebuilds {delta.network['name']} from seed {delta.network['seed']})"
-
-
-def _layers(module: nn.Module) -> str:
-    """Four hex digits for each module: its name, shapes, kind and settings."""
-    digits = []
-    for name, child in module.named_modules():
-        words = [name, *(str(tuple(p.shape)) for p in child._parameters.values() if p is not None)]
-        if next(child.children(), None) is None:  # users rename the classes of whole networks
-            kind = type(child).__name__
-            words.append("BatchNorm" if "BatchNorm" in kind and "Act" not in kind else kind)
-        for attribute in _ATTRIBUTES:
-            value = getattr(child, attribute, None)
-            if isinstance(value, bool | int | float | str | tuple):
-                words.append(f"{attribute}={tuple(value) if isinstance(value, tuple) else value}")
-        digits.append(hashlib.sha256(" ".join(words).encode()).hexdigest()[:4])
-    return "".join(digits)
-
-
-def _architecture(tensors: Mapping[str, Tensor], layers: str) -> str:
-    shapes = "".join(f"{name} {tuple(tensor.shape)}\n" for name, tensor in tensors.items())
-    return hashlib.sha256((shapes + layers).encode()).hexdigest()
+def _frozen_dtype(tensors: Mapping[str, Tensor], frozen: Mapping[str, str]) -> str:
+    """The type in which the frozen tensors are held, as "float32"; "mixed" where there are more."""
+    kinds = {tensors[name].dtype for name in frozen if tensors[name].is_floating_point()}
+    return (
+        str(next(iter(kinds), torch.float32)).removeprefix("torch.") if len(kinds) < 2 else "mixed"
+    )
 
 
 def _recipe(
-    module: nn.Module, subset: Subset, frozen: Mapping[str, tuple[str, str]]
+    module: nn.Module, subset: Subset, frozen: Mapping[str, str], dtype: str
 ) -> dict[str, Any] | None:
-    """The arguments of `create_model`, if its random start still is what did not train."""
+    """The arguments of `create_model`, if its random start, converted, still is what did not
+    train."""
     recipe: dict[str, Any] | None = module.__dict__.get("gammabeta_recipe")
-    if recipe is None:
+    if recipe is None or dtype == "mixed":
         return None
-    start = create_model(**recipe)
+    start = create_model(**recipe).to(getattr(torch, dtype))
     tensors = current_tensors(start)
     rows = {row.name: row for row in subset.table}
-    for name, (own, _) in frozen.items():
+    for name, own in frozen.items():
         tensor = tensors.get(name)
         if tensor is None:
             return None
         if name in rows and rows[name].verdict == "sparse":
             index = entry_index(start, name, subset.per_channel, subset.seed)
             tensor = without_entries(tensor, index)
-        if mark(tensor) != own:
+        if digest(tensor) != own:
             return None
     return dict(recipe)
+
+
+def _start(delta: Delta) -> nn.Module:
+    """The network that a delta's recipe gives, every tensor in the type that it had."""
+    recipe = delta.network or {}
+    try:
+        inspect.signature(create_model).bind(**recipe)
+        module = create_model(**recipe).to(getattr(torch, delta.dtype))
+    except InputError:
+        raise
+    except (TypeError, AttributeError, ValueError, KeyError) as error:
+        raise InputError(
+            f"this delta's network is none that this version makes ({error}): update gammabeta, or "
+            "make the network and write load_delta(module, path)"
+        ) from None
+    tensors = named_parameters(module) | named_buffers(module)
+    for name, value in (delta.values | delta.buffers).items():
+        if name in tensors and value.is_floating_point():
+            tensors[name].data = tensors[name].data.to(value.dtype)
+    return module
 
 
 def _checked_info(info: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -25,10 +25,15 @@ from gammabeta.disk import replace_file
 from gammabeta.errors import InputError, RunError
 from gammabeta.tensorfile import encode, read_header
 
-FORMAT = 1
+FORMAT = 2  # 1 was never released
 _WANTED = "a file that gammabeta delta, or in Python save_delta, wrote"
 _INDEX_LIMIT = 1 << 28  # bytes; a small file must not unpack to gigabytes
 _ZEROS = "0" * 64
+_KINDS = {
+    "trainable": str, "statistics": str, "per_channel": int, "seed": int, "architecture": str,
+    "frozen_sha256": str, "frozen_rounded": str, "dtype": str, "network": dict | None,
+    "versions": dict, "info": dict,
+}  # fmt: skip
 _DISK = {errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG}  # another name would not help
 
 
@@ -39,9 +44,11 @@ class Delta:
     values: trained values by parameter name; those of a sparse tensor are (C, K). roles: likewise.
     sparse: the names of the sparse ones. buffers: running statistics by name.
     frozen: name -> (mark, mark after rounding to bfloat16, empty where it is not fp32) of every
-    tensor that did not train. layers: four hex digits for each module. architecture: sha256 of
-    names, shapes and layers. network: the arguments of `create_model` for a network that follows
-    from a seed, else None. info: whatever was given to `save_delta`.
+    tensor that did not train. frozen_sha256: one over all of their values; frozen_rounded: one over
+    them with fp32 rounded to bfloat16. layers: four hex digits for each module. architecture:
+    sha256 of names, shapes and settings. dtype: what the frozen tensors were held in, as "float32"
+    or "mixed". network: the arguments of `create_model` for a network that follows from a seed
+    (converted to `dtype`), else None. info: whatever was given to `save_delta`.
     """
 
     text: str
@@ -53,8 +60,11 @@ class Delta:
     sparse: frozenset[str]
     buffers: dict[str, Tensor]
     frozen: dict[str, tuple[str, str]]
+    frozen_sha256: str
+    frozen_rounded: str
     layers: str
     architecture: str
+    dtype: str
     network: dict[str, Any] | None
     versions: dict[str, str]
     info: dict[str, Any]
@@ -63,12 +73,6 @@ class Delta:
     def count(self) -> int:
         """Number of trained values."""
         return sum(value.numel() for value in self.values.values())
-
-    @property
-    def frozen_sha256(self) -> str:
-        """One sha256 for all that did not train, from its marks."""
-        lines = (f"{name} {own}\n" for name, (own, _) in sorted(self.frozen.items()))
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def describe(self) -> dict[str, Any]:
         """JSON values for a person: no tensors, no marks."""
@@ -85,8 +89,10 @@ class Delta:
             "trained_by_role": by_role,
             "running_statistics": sum(value.numel() for value in self.buffers.values()),
             "network": self.network,
+            "dtype": self.dtype,
             "architecture": self.architecture,
             "frozen_sha256": self.frozen_sha256,
+            "frozen_rounded": self.frozen_rounded,
             "versions": self.versions,
             "info": self.info,
         }
@@ -123,6 +129,8 @@ def check_file_name(path: Path) -> None:
 
 def read_delta(path: str | Path) -> Delta:
     """The delta in a file. Raises InputError, in one line, for whatever else is there."""
+    if not isinstance(path, str | Path):
+        raise InputError(f"{path!r} is no file name: name {_WANTED}")
     path = Path(path)
     try:
         data = path.read_bytes()
@@ -167,7 +175,8 @@ def from_bytes(data: bytes, where: str) -> Delta:
     if not isinstance(found, str) or not isinstance(given, str):
         raise InputError(f"{where} is no delta: name {_WANTED}")
     if found != str(FORMAT):
-        raise InputError(f"{where} has format {found}, this version reads {FORMAT}: update it")
+        what = "save it again" if found == "1" else "update gammabeta"
+        raise InputError(f"{where} has format {found}, this version reads {FORMAT}: {what}")
     if hashlib.sha256(_with_sum(data, given, _ZEROS)).hexdigest() != given:
         raise InputError(f"{where} is damaged (its checksum differs): copy it or write it again")
     try:
@@ -197,6 +206,9 @@ def _unpack(tensors: Mapping[str, Tensor], about: dict[str, Any]) -> Delta:
         # a copy: a view would keep the values of all layers alive
         return tensors[key][start : offsets[key]].reshape(shape).clone()
 
+    for key, kind in _KINDS.items():
+        if not isinstance(about[key], kind):
+            raise TypeError(f"{key} is {about[key]!r}")
     return Delta(
         text=about["trainable"],
         statistics=about["statistics"],
@@ -210,7 +222,10 @@ def _unpack(tensors: Mapping[str, Tensor], about: dict[str, Any]) -> Delta:
         },
         frozen={name: (own, rounded) for name, own, rounded in index["frozen"]},
         layers=index["layers"],
+        frozen_sha256=about["frozen_sha256"],
+        frozen_rounded=about["frozen_rounded"],
         architecture=about["architecture"],
+        dtype=about["dtype"],
         network=about["network"],
         versions=about["versions"],
         info=about["info"],

@@ -15,6 +15,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import UninitializedParameter
 
 from gammabeta.errors import InputError
+from gammabeta.wrappers import named_modules, plain, submodule
 
 _TORCH_NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 _EPSILONS = ("eps", "variance_epsilon", "epsilon")
@@ -69,7 +70,7 @@ def left_alone(module: nn.Module) -> dict[str, str]:
     name -> a few words. They own parameters directly and are no layer of torch, or they are
     normalisation layers frozen by their making. The network itself is none of its layers."""
     found = {}
-    for name, child in module.named_modules():
+    for name, child in named_modules(module):
         kind = type(child).__name__
         if is_frozen_norm(child):
             found[name] = f"{kind}, whose gamma and beta are buffers"
@@ -96,7 +97,7 @@ def roles(module: nn.Module, output: str | None = None) -> list[Role]:
     shortcuts = _shortcut_modules(module)
     found = []
     seen: set[int] = set()
-    for module_name, child in module.named_modules():
+    for module_name, child in named_modules(module):
         for name, parameter in child._parameters.items():
             if parameter is None or id(parameter) in seen:
                 continue
@@ -128,7 +129,7 @@ def _shortcut_modules(module: nn.Module) -> set[str]:
     """Names of all modules that lie under an attribute `shortcut` or `downsample` of a block."""
     return {
         name
-        for name, _ in module.named_modules()
+        for name, _ in named_modules(module)
         if any(part in _SHORTCUTS for part in name.split("."))
     }
 
@@ -137,26 +138,29 @@ def find_output(module: nn.Module, output: str | None = None) -> str | None:
     """Name of the classifier: the module named by `output`; else what `get_classifier()` (timm) or
     `get_output_embeddings()` (transformers) returns; else the last module with parameters, if that
     is a linear layer. None where that is not clear: several heads, or a model without any."""
-    names = {id(child): name for name, child in module.named_modules()}
+    names = {id(child): name for name, child in named_modules(module)}
     if output is not None:
         if output not in names.values():
             raise InputError(f"no module is named {output!r}; {linear_layers(module)}")
         return output
     for accessor in ("get_classifier", "get_output_embeddings"):
-        head = _call(module, accessor)
+        head = _call(plain(module), accessor)
+        head = plain(head) if isinstance(head, nn.Module) else head
         if isinstance(head, tuple | list | nn.ModuleList | nn.ModuleDict):
             return None
         if id(head) in names:
             return str(names[id(head)])
-    if getattr(module, "base_model", None) is module:  # so transformers mark one without a head
+    if getattr(plain(module), "base_model", None) is plain(
+        module
+    ):  # so transformers mark one without a head
         return None
     last = None
-    for child in module.modules():
+    for _, child in named_modules(module):
         if any(parameter is not None for parameter in child._parameters.values()):
             last = child
     if not isinstance(last, nn.Linear):
         return None
-    parent = module.get_submodule(names[id(last)].rpartition(".")[0])
+    parent = submodule(module, names[id(last)].rpartition(".")[0])
     return None if _is_one_of_several(last, parent) else names[id(last)]
 
 
@@ -179,12 +183,12 @@ def _is_one_of_several(last: nn.Linear, parent: nn.Module) -> bool:
         and other is not last
         and other.in_features == last.in_features
         and other.out_features != last.in_features
-        for other in parent.children()
+        for other in map(plain, parent.children())
     )
 
 
 def linear_layers(module: nn.Module) -> str:
     """For error messages: the candidates for a classifier."""
-    names = [name for name, child in module.named_modules() if isinstance(child, nn.Linear)]
+    names = [name for name, child in named_modules(module) if isinstance(child, nn.Linear)]
     shown = ", ".join(name or "(the module itself)" for name in names[-5:])
     return f"its linear layers: {shown}" if names else "it has no linear layer"

@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from gammabeta import rng
 from gammabeta.errors import InputError
+from gammabeta.wrappers import named_modules
 
 
 def filter_size(module: _ConvNd) -> int:
@@ -134,7 +135,7 @@ class _Averaged(torch.autograd.Function):
 def attached(module: nn.Module) -> dict[str, SparseEntries]:
     """Parameter name -> its sparse entries, for all that are attached in `module`."""
     found = {}
-    for name, child in module.named_modules():
+    for name, child in named_modules(module):
         entries = child.__dict__.get("_gammabeta_sparse")
         if entries is not None:
             found[f"{name}.weight" if name else "weight"] = entries

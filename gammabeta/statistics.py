@@ -5,7 +5,8 @@
     batch    normalise by the batch, in evaluation too; the running statistics never change
 
 A policy is enforced at every forward pass by hooks, so `model.train()` and `model.eval()` cannot
-undo it; between passes every layer is as it was.
+undo it; between passes every layer is as it was. A network that is compiled already knows the hooks
+that it was compiled with and no others: `hold_policy` keeps them, so that it follows a change.
 """
 
 from torch import Tensor, nn
@@ -29,6 +30,8 @@ class _Enforcer:
         ]
 
     def before(self, layer: nn.Module, _: object) -> None:
+        if self.policy == "track":
+            return
         self.kept.append((layer.training, dict(layer._buffers)))
         layer.training = self.policy == "batch"
         if self.policy == "batch":  # what the pass writes goes into copies that nobody reads
@@ -47,15 +50,35 @@ def set_statistics_policy(module: nn.Module, policy: str) -> int:
     check_policy(policy)
     layers = [child for child in module.modules() if has_statistics(child)]
     for layer in layers:
-        enforcer = layer.__dict__.pop("_gammabeta_statistics", None)
-        for handle in enforcer.handles if enforcer else ():
-            handle.remove()
         if policy != "track":
-            layer.__dict__["_gammabeta_statistics"] = _Enforcer(layer, policy)
+            hold_policy(layer, policy)
+        elif enforcer := layer.__dict__.pop("_gammabeta_statistics", None):
+            enforcer.policy = policy  # for what is compiled with these hooks
+            for handle in enforcer.handles:
+                handle.remove()
     return len(layers)
+
+
+def hold_policy(layer: nn.Module, policy: str) -> None:
+    """Give one layer a policy, by hooks that stay: under torch.compile too it can change later."""
+    enforcer = layer.__dict__.get("_gammabeta_statistics")
+    if enforcer is None:
+        layer.__dict__["_gammabeta_statistics"] = _Enforcer(layer, policy)
+    elif enforcer.policy != policy:
+        enforcer.policy = policy
+
+
+def policies(module: nn.Module) -> dict[nn.Module, str]:
+    """Every layer of `module` that keeps running statistics -> its policy."""
+    found = {}
+    for layer in module.modules():
+        if has_statistics(layer):
+            enforcer = layer.__dict__.get("_gammabeta_statistics")
+            found[layer] = enforcer.policy if enforcer else "track"
+    return found
 
 
 def check_policy(policy: str) -> None:
     """Raise InputError for a policy that does not exist."""
     if policy not in POLICIES:
-        raise InputError(f"unknown statistics policy '{policy}': {suggest(policy, POLICIES)}")
+        raise InputError(f"unknown statistics policy '{policy}': {suggest(str(policy), POLICIES)}")

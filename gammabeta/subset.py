@@ -5,7 +5,6 @@ place (and attaches sparse entries for ``random:K``); nothing is wrapped and not
 language is that of language.py; the roles that its parts select are those of roles.py.
 """
 
-import hashlib
 import re
 import warnings
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from gammabeta import language, sparse
-from gammabeta.errors import InputError, RunError
+from gammabeta.errors import InputError
 from gammabeta.groups import by_role
 from gammabeta.roles import (
     Role,
@@ -29,6 +28,7 @@ from gammabeta.roles import (
     roles,
 )
 from gammabeta.statistics import check_policy, set_statistics_policy
+from gammabeta.wrappers import named_buffers, named_modules, named_parameters, submodule
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Subset:
         `module.parameters()`, which a sparse leaf is not among."""
         for entries in sparse.attached(module).values():
             entries.detach()
-        parameters = dict(module.named_parameters())
+        parameters = named_parameters(module)
         rows = {row.name: row for row in self.table if row.role != "statistics"}
         if parameters.keys() != rows.keys():
             name = min(parameters.keys() ^ rows.keys())
@@ -163,13 +163,13 @@ class Subset:
     def load_state(self, module: nn.Module, state: Mapping[str, Tensor]) -> None:
         """The inverse of `state`, for a module to which this subset is applied."""
         self.restore(module, under(state, "trained/"))
-        buffers = dict(module.named_buffers())
+        buffers = named_buffers(module)
         for name, value in under(state, "statistics/").items():
             buffers[name].copy_(value)
 
     def _leaves(self, module: nn.Module) -> dict[str, nn.Parameter]:
         entries = sparse.attached(module)
-        parameters = dict(module.named_parameters())
+        parameters = named_parameters(module)
         leaves = {}
         for row in self.trained.values():
             if row.verdict == "sparse" and row.name not in entries:
@@ -275,8 +275,8 @@ def _part(module: nn.Module, tensors: list[Role], part: str, output: str | None)
 def _check_own(module: nn.Module, classifier: str, tensors: list[Role]) -> None:
     """Refuse a classifier that shares a parameter with the rest: with it the rest would train."""
     names = {tensor.name: tensor.role for tensor in tensors}
-    first = {id(parameter): name for name, parameter in module.named_parameters()}
-    for last, parameter in module.get_submodule(classifier).named_parameters():
+    first = {id(parameter): name for name, parameter in named_parameters(module).items()}
+    for last, parameter in named_parameters(submodule(module, classifier)).items():
         name = first[id(parameter)]
         if names[name] != "output":
             raise InputError(
@@ -286,7 +286,7 @@ def _check_own(module: nn.Module, classifier: str, tensors: list[Role]) -> None:
 
 
 def _frozen_norms(module: nn.Module) -> str:
-    frozen = [name for name, child in module.named_modules() if is_frozen_norm(child)]
+    frozen = [name for name, child in named_modules(module) if is_frozen_norm(child)]
     if not frozen:
         return ""
     return (
@@ -310,7 +310,7 @@ def _what_there_is(tensors: list[Role]) -> str:
 
 
 def _owner(module: nn.Module, name: str) -> _ConvNd:
-    layer = module.get_submodule(name.rpartition(".")[0])
+    layer = submodule(module, name.rpartition(".")[0])
     assert isinstance(layer, _ConvNd)
     return layer
 
@@ -318,14 +318,14 @@ def _owner(module: nn.Module, name: str) -> _ConvNd:
 def _convolution(module: nn.Module, name: str) -> _ConvNd | None:
     """The convolution whose weight is called `name`, if it is one."""
     owner, _, last = name.rpartition(".")
-    layer = module.get_submodule(owner)
+    layer = submodule(module, owner)
     return layer if last == "weight" and isinstance(layer, _ConvNd) else None
 
 
 def _check_sparse(module: nn.Module, per_channel: int) -> None:
     """`random:K` needs every convolution to own its weight, plainly and alone."""
     owners: dict[int, str] = {}
-    for name, layer in module.named_modules():
+    for name, layer in named_modules(module):
         if not isinstance(layer, _ConvNd):
             continue
         weight = layer._parameters.get("weight")
@@ -346,11 +346,13 @@ def _check_sparse(module: nn.Module, per_channel: int) -> None:
 def _statistics_rows(module: nn.Module, policy: str) -> list[Verdict]:
     verdict = "drifts" if policy == "track" else "frozen"
     rows = []
-    for module_name, layer in module.named_modules():
+    seen: set[int] = set()  # layers may share a buffer: it counts once, as a shared parameter does
+    for module_name, layer in named_modules(module):
         if not has_statistics(layer):
             continue
         for name, buffer in layer._buffers.items():
-            if buffer is not None:
+            if buffer is not None and id(buffer) not in seen:
+                seen.add(id(buffer))
                 full = f"{module_name}.{name}" if module_name else name
                 shape = tuple(buffer.shape)
                 rows.append(Verdict(full, "statistics", shape, buffer.numel(), 0, verdict))
@@ -359,37 +361,11 @@ def _statistics_rows(module: nn.Module, policy: str) -> list[Verdict]:
 
 def statistics(module: nn.Module) -> dict[str, Tensor]:
     """Copies of all running statistics (mean, variance, batch count) by buffer name."""
-    buffers = dict(module.named_buffers())
-    return {
-        row.name: buffers[row.name].detach().clone() for row in _statistics_rows(module, "track")
-    }
+    names = [row.name for row in _statistics_rows(module, "track")]
+    buffers = named_buffers(module)
+    return {name: buffers[name].detach().clone() for name in names}
 
 
 def under(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The entries of a state whose key starts with `prefix`, by the rest of the key."""
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-
-
-def mark(tensor: Tensor) -> str:
-    """The first 16 hex digits of the sha256 of a tensor's type, shape and values."""
-    values = tensor.detach().cpu().contiguous()
-    head = f"{values.dtype} {tuple(values.shape)} ".encode()
-    raw = values.flatten().view(torch.uint8).numpy()
-    return hashlib.sha256(head + raw.tobytes()).hexdigest()[:16]
-
-
-def fingerprint(module: nn.Module) -> dict[str, str]:
-    """Parameter name -> its `mark`."""
-    return {name: mark(parameter) for name, parameter in module.named_parameters()}
-
-
-def check_fingerprint(module: nn.Module, expected: Mapping[str, str]) -> None:
-    """Raise RunError with the name of the first tensor that is not what it was."""
-    found = fingerprint(module)
-    for name in sorted(found.keys() | expected.keys()):
-        if found.get(name) != expected.get(name):
-            raise RunError(
-                f"'{name}' was rebuilt from the seed with other values than the run began with: "
-                "use the gammabeta and numpy versions noted in its env.json (orthogonal weights "
-                "also depend on the processor's linear algebra)"
-            )

@@ -21,6 +21,7 @@ from gammabeta.cache import cache_folder
 from gammabeta.disk import replace_file
 from gammabeta.errors import InputError, RunError
 from gammabeta.roles import find_output
+from gammabeta.wrappers import plain_name
 
 _NESTED = ("state_dict", "model", "model_state_dict")  # where training scripts put a state_dict
 
@@ -104,7 +105,8 @@ def _read(path: Path) -> bytes:
 
 
 def _tensors(data: bytes, title: str) -> dict[str, Tensor]:
-    """The state_dict in a file's bytes, without the prefix of DistributedDataParallel."""
+    """The state_dict in a file's bytes, by names without DistributedDataParallel's prefix and what
+    torch.compile adds."""
     try:
         found: Any = safetensors.torch.load(data)
     except SafetensorError:
@@ -120,6 +122,7 @@ def _tensors(data: bytes, title: str) -> dict[str, Tensor]:
             found = found[key]
     if not isinstance(found, dict) or not all(isinstance(each, Tensor) for each in found.values()):
         raise InputError(f"{title} holds no state_dict of tensors: save one by torch.save")
-    if found and all(str(name).startswith("module.") for name in found):
-        return {name.removeprefix("module."): value for name, value in found.items()}
-    return dict(found)
+    named = {plain_name(str(name)): value for name, value in found.items()}
+    if named and all(name.startswith("module.") for name in named):
+        return {name.removeprefix("module."): value for name, value in named.items()}
+    return named

@@ -191,6 +191,98 @@ def test_what_a_mixed_batch_cannot_be():
         bank.forward(x, tasks=["task0", "task0"])
 
 
+def test_a_network_that_normalises_by_the_batch_is_refused_whenever_it_does():
+    base = small()
+    bank, alone = made(base, ["bn", "bn"])
+    x = torch.randn(6, 3, 8, 8)
+    select(base, "bn", statistics="batch").apply(base)
+    tasks = ["task0", "task1"]
+    with pytest.raises(InputError, match="normalises by the batch"):
+        bank.forward(x[:2], tasks=tasks)
+    with pytest.raises(InputError, match="normalises by the batch"):
+        Bank(base)
+    bank.activate("task1")  # which brings its own policy
+    with torch.no_grad():
+        assert torch.equal(base.eval()(x), alone["task1"](x))
+    assert_each_alone(bank, alone, x[:2], tasks)
+
+
+@pytest.mark.parametrize("backend", [None, "eager"])
+def test_the_policy_goes_with_the_task(backend):
+    base = small()
+    bank, _ = made(base, ["bn"], statistics="frozen")
+    moving = copy.deepcopy(base)
+    bank.add("moving", make_delta(moved(moving, select(moving, "bn")), select(moving, "bn")))
+    torch._dynamo.reset()
+    network = base if backend is None else torch.compile(base, backend=backend)
+    base.train()
+    for task, moves in (("moving", True), ("task0", False), (None, True), ("task0", False)):
+        bank.activate(task)
+        before = base.bn.running_mean.clone()
+        network(torch.randn(4, 3, 8, 8))
+        assert torch.equal(before, base.bn.running_mean) != moves, task
+        base.load_state_dict(base.state_dict())
+
+
+def test_a_frozen_weight_that_changed_after_the_first_task_is_noticed():
+    base = small()
+    bank, _ = made(base, ["bn"])
+    more = make_delta(small(), select(small(), "bn"))
+    bank.add("before", more)
+    base.conv.weight.data.mul_(2)  # which no version counter sees
+    with pytest.raises(InputError, match=r"task 'after': 'conv.weight' has other values"):
+        bank.add("after", more)
+
+
+class Flags(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.head = nn.BatchNorm1d(3), nn.Linear(3, 2)
+
+    def forward(self, x, flip=True, scale=1.0, shift=1, words=None, peek=False):
+        if peek and x.mean() > 0:
+            return x
+        x = self.head(self.norm(x)) * scale + shift
+        return -x if flip else x
+
+
+def test_keywords_that_count_as_nothing_are_given_on():
+    bank, alone = made(Flags(), ["bn+output", "bn"])
+    x, tasks = torch.randn(3, 3), ["task1", "task0", "task1"]
+    for keywords in (
+        {}, {"flip": False}, {"scale": 0.0}, {"shift": 0}, {"flip": False, "shift": False},
+        {"words": ""}, {"words": []}, {"words": None, "shift": 2},
+    ):  # fmt: skip
+        ours = bank.forward(x, tasks=tasks, **keywords)
+        theirs = torch.cat([alone[t](x[n : n + 1], **keywords) for n, t in enumerate(tasks)])
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_what_vmap_cannot_run_is_one_line():
+    bank, _ = made(Flags(), ["bn", "bn"])
+    x, tasks = torch.randn(2, 3), ["task0", "task1"]
+    with pytest.raises(
+        InputError, match=r"data-dependent control flow\): write activate"
+    ) as raised:
+        bank.forward(x, tasks=tasks, peek=True)
+    assert "\n" not in str(raised.value)
+    with pytest.raises(InputError, match="a tensor without dimensions"):
+        bank.forward(x, tasks=tasks, scale=torch.tensor(2.0))
+    with pytest.raises(InputError, match="no task"):
+        bank.forward(x, tasks=[["task0"], "task1"])
+    with pytest.raises(InputError, match="a task's name for each sample"):
+        bank.forward(x, tasks=torch.tensor([0, 1]))
+
+
+def test_a_delta_that_holds_nothing():
+    base = nn.Linear(3, 2)
+    bank = Bank(base)
+    bank.add("nothing", make_delta(base, select(base, "none")))
+    bank.activate("nothing")
+    x = torch.randn(2, 3)
+    torch.testing.assert_close(bank.forward(x, tasks=["nothing"] * 2), base(x))
+
+
 def test_a_deep_network_differs_by_rounding_only():
     base = type(small())(9, 4, 10)  # cifar_resnet_56 with 4 filters
     for layer in base.modules():

@@ -1,6 +1,7 @@
 """Deltas: bit-exact round trips, small files, and refusals that name what differs."""
 
 import copy
+import dataclasses
 import json
 
 import pytest
@@ -9,7 +10,7 @@ from networks import Foreign, Mixed, Odd
 from torch import nn
 
 import gammabeta
-from gammabeta import InputError, RunError, create_model, load_delta, save_delta, select
+from gammabeta import Bank, InputError, RunError, create_model, load_delta, save_delta, select
 from gammabeta.delta import current_tensors, make_delta
 from gammabeta.delta_file import from_bytes, read_delta, to_bytes
 from gammabeta.sparse import attached
@@ -244,8 +245,9 @@ def test_damage_is_noticed_wherever_it_is(tmp_path):
             from_bytes(data[:end], "f")
     with pytest.raises(InputError, match="no delta"):
         from_bytes(encode({"x": torch.zeros(2)}, {}), "f")
-    with pytest.raises(InputError, match="has format 2, this version reads 1"):
-        from_bytes(data.replace(b'"gammabeta_delta":"1"', b'"gammabeta_delta":"2"'), "f")
+    for number, what in ((b"1", "save it again"), (b"3", "update gammabeta")):
+        with pytest.raises(InputError, match=f"has format .*, this version reads 2: {what}"):
+            from_bytes(data.replace(b'_delta":"2"', b'_delta":"%s"' % number), "f")
 
 
 def test_paths_that_cannot_be_read_or_written(tmp_path):
@@ -273,6 +275,107 @@ def test_a_failing_disk_leaves_the_earlier_file(tmp_path, monkeypatch):
         save_delta(module, subset, tmp_path / "a", info={"more": 1})
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert (tmp_path / "a").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"architecture": "0" * 64}, "another architecture: the sha256 of the settings"),
+        ({"frozen_sha256": "0" * 64, "frozen_rounded": "0" * 64}, r"other values .* \(its sha256"),
+        ({"statistics": "bogus"}, "unknown statistics policy 'bogus'"),
+    ],
+)
+def test_what_short_marks_cannot_tell_is_refused_and_nothing_changes(change, message):
+    trained = small()
+    subset = select(trained, "bn")
+    delta = dataclasses.replace(make_delta(moved(trained, subset), subset), **change)
+    for given in (delta, from_bytes(to_bytes(delta), "f")):
+        module = small()
+        with pytest.raises(InputError, match=message):
+            load_delta(module, given)
+        assert_same(module, small())
+    with pytest.raises(InputError, match=message):
+        Bank(small()).add("task", delta)
+
+
+def test_a_sum_over_nonsense_is_no_delta():
+    delta = make_delta(small(), select(small(), "bn"))
+    for change in ({"text": None}, {"statistics": 3}, {"network": "x"}, {"dtype": None}):
+        with pytest.raises(InputError, match="f is no delta"):
+            from_bytes(to_bytes(dataclasses.replace(delta, **change)), "f")
+
+
+def test_a_recipe_of_another_version_is_refused():
+    delta = make_delta(small(), select(small(), "bn"))
+    for change in ({"bogus": 1}, {"name": 5}, {"name": "nothing"}):
+        wrong = dataclasses.replace(delta, network=delta.network | change)
+        with pytest.raises(InputError) as raised:
+            gammabeta.load_network(wrong)
+        assert "\n" not in str(raised.value)
+    with pytest.raises(InputError, match="none that this version makes"):
+        gammabeta.load_network(dataclasses.replace(delta, dtype="nothing"))
+
+
+@pytest.mark.parametrize("text", ["bn+output", "random:2+beta", "all"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_a_start_in_another_type_is_rebuilt_in_it(text, dtype):
+    trained = small().to(dtype)
+    if "bn" in text:
+        trained.bn.float()  # as mixed precision keeps it
+    subset = select(trained, text, seed=1)
+    delta = from_bytes(to_bytes(make_delta(moved(trained, subset), subset)), "f")
+    assert delta.network["seed"] == 3
+    assert delta.dtype == ("float32" if text == "all" else str(dtype).removeprefix("torch."))
+    assert_same(gammabeta.load_network(delta), trained)
+
+
+def test_frozen_values_in_several_types_claim_no_seed():
+    module = small().bfloat16()
+    module.bn.float()
+    delta = make_delta(module, select(module, "output"))
+    assert (delta.dtype, delta.network) == ("mixed", None)
+    load_delta(copy.deepcopy(module), delta)
+
+
+def test_rounded_values_in_a_wide_type_do_not_follow_from_the_seed():
+    module = small().bfloat16().float()
+    assert make_delta(module, select(module, "bn")).network is None
+
+
+class Sharing(nn.Module):
+    """Two layers with one running mean, which a third module owns first."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.head = nn.BatchNorm1d(3), nn.BatchNorm1d(3), nn.Linear(3, 2)
+        self.b.running_mean = self.a.running_mean
+
+    def forward(self, x):
+        return self.head(self.b(self.a(x)))
+
+
+def test_layers_that_share_a_running_mean(tmp_path):
+    base = Sharing()
+    trained = copy.deepcopy(base)
+    subset = select(trained, "bn")
+    names = [row.name for row in subset.table if row.role == "statistics"]
+    assert "a.running_mean" in names
+    assert "b.running_mean" not in names
+    save_delta(moved(trained, subset), subset, tmp_path / "d")
+    other = copy.deepcopy(base)
+    load_delta(other, tmp_path / "d")
+    assert_same(other, trained)
+    x = torch.randn(4, 3)
+    assert torch.equal(other.eval()(x), trained.eval()(x))
+    bank = Bank(base)
+    bank.add("task", tmp_path / "d")
+    torch.testing.assert_close(bank.forward(x, tasks=["task"] * 4), trained(x))
+
+
+def test_a_network_without_values_is_refused():
+    delta = make_delta(small(), select(small(), "bn"))
+    with pytest.raises(InputError, match=r"'conv.weight' has no values \(meta device\)"):
+        load_delta(small().to("meta"), delta)
 
 
 def test_the_file_is_plain_safetensors(tmp_path):

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from gammabeta import InputError, RunSpec, create_model, select
+from gammabeta.fingerprint import fingerprint
 from gammabeta.models import architecture
 from gammabeta.models.cifar_vgg import PLANS
 from gammabeta.models.imagenet_resnet import STAGES
 from gammabeta.models.initialise import NORM_INITS, WEIGHT_INITS
 from gammabeta.names import IMAGENET_DEPTHS, PAPER_NETWORKS, VGG_DEPTHS, parse_name
 from gammabeta.roles import is_norm, roles
-from gammabeta.subset import fingerprint
 
 # name: total, BatchNorm, of it on shortcuts, output, shortcut convolutions
 COUNTS = {

@@ -12,9 +12,9 @@ from networks import Foreign, ForeignBatchNorm, ForeignRMSNorm, Mixed, Odd, Scal
 from torch import nn
 
 from gammabeta import InputError, RunError, create_model, select
+from gammabeta.fingerprint import check_fingerprint, fingerprint
 from gammabeta.roles import find_output, is_norm, roles
 from gammabeta.sparse import attached, choose_entries
-from gammabeta.subset import check_fingerprint, fingerprint
 
 SUBSETS = [
     "none", "all", "bn", "gamma", "beta", "output", "shortcut", "random:2", "bias", "bn+output",

@@ -1,13 +1,15 @@
 """Real models of transformers, from small configurations: what is selected of them trains, the rest
 does not move, nothing is renamed. Their import takes seconds, so they are all here."""
 
+import copy
 import runpy
 from pathlib import Path
 
 import pytest
 import torch
 
-from gammabeta import InputError, select
+from gammabeta import Bank, InputError, select
+from gammabeta.delta import make_delta
 
 transformers = pytest.importorskip("transformers")
 
@@ -108,6 +110,73 @@ def test_headless_and_tied_models_are_refused_with_the_candidates():
     tied = transformers.BertForMaskedLM(config)
     with pytest.raises(InputError, match=r"shares its weight with .*word_embeddings\.weight'"):
         select(tied, "bn+output")
+
+
+def tasks_of(model):
+    """A bank over a model, and the model of each task."""
+    bank, alone = Bank(model.eval()), {}
+    for number in range(2):
+        network = copy.deepcopy(model)
+        subset = select(network, "bn+output")
+        draw = torch.Generator().manual_seed(number)
+        with torch.no_grad():
+            for leaf in subset.apply(network).values():
+                leaf.add_(torch.randn(leaf.shape, generator=draw))
+        bank.add(f"task{number}", make_delta(network, subset))
+        alone[f"task{number}"] = network.eval()
+    return bank, alone
+
+
+def masked():
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 1]])
+    return {"attention_mask": mask}
+
+
+def plain_llama():
+    """Attention as plain arithmetic, whose masks are arithmetic too."""
+    config = transformers.LlamaConfig(
+        **SMALL, **WORDS, num_key_value_heads=2, attn_implementation="eager"
+    )
+    return transformers.LlamaForSequenceClassification(config), words() | masked()
+
+
+@pytest.mark.parametrize(
+    ("make", "keywords"),
+    [(resnet, {}), (vit, {}), (bert, {}), (llama, {"use_cache": False}),
+     (plain_llama, {"use_cache": False})],
+)  # fmt: skip
+def test_a_mixed_batch_is_each_task_alone(make, keywords):
+    torch.manual_seed(0)
+    model, batch = make()
+    bank, alone = tasks_of(model)
+    tasks = ["task1", "task0", "task1", "task1"]
+    with torch.no_grad():
+        ours = bank.forward(tasks=tasks, **batch, **keywords).logits
+        theirs = torch.cat([
+            alone[task](**{key: value[n : n + 1] for key, value in batch.items()}).logits
+            for n, task in enumerate(tasks)
+        ])  # fmt: skip
+    assert (ours - theirs).abs().max() <= 1e-6 * theirs.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("make", "more", "why"),
+    [
+        (bert, masked(), "data-dependent control flow"),
+        (llama, masked() | {"use_cache": False}, "data-dependent control flow"),
+        (llama, {}, "DynamicCache"),
+    ],
+)
+def test_models_that_cannot_mix_tasks_are_refused_in_one_line(make, more, why):
+    model, batch = make()
+    bank, alone = tasks_of(model)
+    with pytest.raises(InputError, match=f"cannot mix tasks.*{why}.*write activate") as raised:
+        bank.forward(tasks=["task0", "task1", "task1", "task0"], **batch, **more)
+    assert "\n" not in str(raised.value)
+    for task, network in alone.items():
+        with torch.no_grad():
+            ours, theirs = bank.activate(task)(**batch, **more), network(**batch, **more)
+        assert torch.equal(ours.logits, theirs.logits)
 
 
 def test_the_example_runs(capsys):
