@@ -132,7 +132,7 @@ def bank_cpu(results: Path) -> str:
             number(row["median_ms"], 3),
             f"{number(row['low_ms'], 3)}-{number(row['high_ms'], 3)}",
             number(row["held_bytes"] / 1000, 3),
-            number(row["peak_resident_bytes"] / 2**20, 3),
+            number(row["peak_bytes"] / 2**20, 3),
         ]
         for row in found["rows"]
     ]

@@ -92,6 +92,28 @@ def forget_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
+def peak_allocated(call: Callable[[], object], device: torch.device) -> int:
+    """The most bytes that `call` holds at once on the device, beside what was there before: torch's
+    own account of every tensor, on a CPU from its profiler, so the same at each call."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        call()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    kinds = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=kinds, profile_memory=True) as profile:
+        call()
+    held = peak = 0
+    events = profile.profiler.kineto_results.events()  # type: ignore[union-attr]
+    changes = [(event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"]
+    for _, change in sorted(changes, key=lambda each: each[0]):
+        held += change
+        peak = max(peak, held)
+    return peak
+
+
 def peak_resident(make: Callable[[], Callable[[], object]], steps: int = 3) -> int | None:
     """The most resident memory during steps after a first one, less what there was before `make`.
     For a process that does nothing else: what was once freed may still be resident."""
