@@ -12,6 +12,7 @@ import torch
 
 from gammabeta import Bank, RunSpec, create_model, deploy, load_network, train
 from gammabeta.bench import members, rounds
+from gammabeta.bench.memory import peak_allocated
 from gammabeta.data import load_dataset
 from gammabeta.data.augment import normalise
 from gammabeta.environment import environment

@@ -343,7 +343,7 @@ def test_rounded_values_in_a_wide_type_do_not_follow_from_the_seed():
 
 
 class Sharing(nn.Module):
-    """Two layers with one running mean, which a third module owns first."""
+    """Two layers with one running mean."""
 
     def __init__(self):
         super().__init__()

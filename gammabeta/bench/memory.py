@@ -106,7 +106,7 @@ def peak_allocated(call: Callable[[], object], device: torch.device) -> int:
     with torch.profiler.profile(activities=kinds, profile_memory=True) as profile:
         call()
     held = peak = 0
-    events = profile.profiler.kineto_results.events()  # type: ignore[union-attr]
+    events = profile.profiler.kineto_results.events()
     changes = [(event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"]
     for _, change in sorted(changes, key=lambda each: each[0]):
         held += change
