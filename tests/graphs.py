@@ -2,7 +2,7 @@
 
 import torch
 
-from gammabeta.compact.graph import ADDS, EACH, FLATTENS, MIXES, OPAQUE, Graph, Step
+from gammabeta.compact.graph import ADDS, EACH, FLATTENS, JOINS, MIXES, OPAQUE, Graph, Step
 from gammabeta.compact.network import Node
 
 
@@ -25,9 +25,9 @@ class Builder:
     def normal(self, *shape):
         return torch.randn(shape, generator=self.draws, dtype=torch.float64)
 
-    def conv(self, x, channels, kernel=3, stride=1, padding=1, groups=1, bias=False):
+    def conv(self, x, channels, kernel=3, stride=1, padding=1, groups=1, bias=False, dilation=1):
         settings = {"stride": [stride, stride], "padding": [padding, padding]}
-        settings |= {"dilation": [1, 1], "groups": groups}
+        settings |= {"dilation": [dilation, dilation], "groups": groups}
         tensors = {"weight": self.normal(channels, self.channels(x) // groups, kernel, kernel)}
         tensors |= {"bias": self.normal(channels)} if bias else {}
         return self._layer(Node("conv", "conv", (x,), settings, tensors), channels)
@@ -63,6 +63,13 @@ class Builder:
     def plus(self, x, y):
         return self.call("aten.add.Tensor", [x, y], kind=ADDS)
 
+    def join(self, *parts):
+        """Their channels one behind another."""
+        args = [[{"input": place} for place in range(len(parts))], 1]
+        settings = {"target": "aten.cat.default", "args": args, "kwargs": {}}
+        channels = sum(self.channels(part) for part in parts)
+        return self.add(Node("join", "call", tuple(parts), settings), JOINS, channels)
+
     def flatten(self, x, places):
         return self.add(Node("flatten", "flatten", (x,)), FLATTENS, self.channels(x) * places)
 
@@ -78,6 +85,9 @@ def values(graph, images):
         part = Graph(graph.steps, name)
         found[name] = part.network()(images)
     return found
+
+
+SIZES = ((17, 17), (22, 24))  # a random network halves them twice and can still pool
 
 
 def difference(graph, other, sizes=((9, 9), (12, 14))):

@@ -71,7 +71,7 @@ def switched_off(module, share=0.4, seed=0):
     """With statistics as after training, and this share of every BatchNorm's gammas at zero."""
     draws = torch.Generator().manual_seed(seed)
     for layer in module.modules():
-        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
             count = layer.num_features
             with torch.no_grad():
                 layer.weight.copy_(torch.rand(count, generator=draws) + 0.1)
@@ -107,9 +107,11 @@ def test_a_smaller_network_with_the_same_logits(name):
     torch.manual_seed(0)
     module = switched_off(make())
     found = compact_module(module, images(size))
-    assert len(found.checks) == 4
     assert found.notes == []
-    assert {check.size for check in found.checks} == {(size, size), (size * 3 // 2, size * 3 // 2)}
+    larger = (size + size // 2, size + size // 4)
+    sizes = {(size, size), larger} | ({(size // 2, size // 2)} if name != "vgg" else set())
+    assert {check.size for check in found.checks} == sizes
+    assert {check.count for check in found.checks} == {1, 3, 4}
     for batch in (1, 5):  # any number of images
         some = images(size, batch)
         with torch.no_grad():
@@ -163,8 +165,8 @@ def test_a_layer_that_is_called_twice_is_two(tmp_path):
 
 def test_unknown_operations_stay_and_are_named():
     ledger = compact_module(switched_off(Squeeze()), images()).ledger
-    why = {entry.why for entry in ledger.entries if entry.layer == "stem"}
-    assert why == {"aten.cat.default reads it, whose channels stay whole"}
+    why = {entry.why for entry in ledger.entries if entry.layer == "conv"}
+    assert any("aten.mul.Tensor reads it, whose channels stay whole" in each for each in why)
 
 
 def test_snap_sets_small_gammas_to_zero_and_leaves_the_module_alone():
@@ -218,7 +220,7 @@ class Chooses(TwoInputs):
     [
         (Chooses(), "this network uses '.*cond'"),
         (nn.Sequential(nn.Conv2d(3, 4, 1)), "has no BatchNorm with a gamma"),
-        (TwoInputs(), "returns more than one tensor"),
+        (TwoInputs(), "returns more than one tensor: give a module whose forward returns"),
         (Depends(), "the graph of this network cannot be traced"),
     ],
 )
@@ -240,7 +242,9 @@ def test_a_network_that_computes_something_else_is_refused():
     graph = read_graph(module, images())
     verify(module, graph.network(), images())
     graph.steps["fc"].node.tensors["bias"][3] += 1e-8
-    with pytest.raises(RunError, match="computes something else than the original on given images"):
+    with pytest.raises(
+        RunError, match="computes something else than the original on 3 given images"
+    ):
         verify(module, graph.network(), images())
 
 
@@ -258,8 +262,8 @@ class OneSize(nn.Module):
 
 def test_what_could_not_be_checked_is_said():
     found = compact_module(switched_off(OneSize()), images(8))
-    assert [check.size for check in found.checks] == [(8, 8)] * 2
-    assert found.notes == ["the network does not take 12x12 images: not checked there"]
+    assert [check.size for check in found.checks] == [(8, 8)] * 3
+    assert found.notes == ["the network takes no images larger than 8x8"]
 
 
 def test_the_file_comes_back(tmp_path):

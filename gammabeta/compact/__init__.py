@@ -5,24 +5,27 @@ exactly, BatchNorm is folded, and the result is held against the original before
     Path("compact.safetensors").write_bytes(encode(smaller.network))
     network = load("compact.safetensors")
 
-graph.py draws the graph, fold.py folds, analyse.py finds constant channels, slots.py which channels
-can only go together, rewrite.py removes them, verify.py checks, network.py runs the result.
+original.py takes the module apart from its wrappers, trace.py and reader.py draw the graph, fold.py
+folds, analyse.py finds constant channels, slots.py which channels can only go together, rewrite.py
+removes them, verify.py checks, network.py runs the result.
 """
 
-import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
 from gammabeta.compact.fold import fold
-from gammabeta.compact.graph import Graph, read_graph
+from gammabeta.compact.graph import Graph
 from gammabeta.compact.ledger import Entry, Ledger
 from gammabeta.compact.network import Network, Node, encode, load
+from gammabeta.compact.original import checked, other_sizes, prepared
 from gammabeta.compact.rewrite import shrink
-from gammabeta.compact.snap import batch_norms, snap
+from gammabeta.compact.snap import check_threshold, snap
+from gammabeta.compact.trace import read_graph, refused_size
 from gammabeta.compact.verify import Check, verify
+from gammabeta.errors import RunError
 
 __all__ = [
     "Check",
@@ -32,6 +35,7 @@ __all__ = [
     "Ledger",
     "Network",
     "Node",
+    "check_threshold",
     "compact_module",
     "encode",
     "fold",
@@ -65,20 +69,39 @@ def compact_module(
 ) -> Compaction:
     """A smaller network with the same logits as `module` with every |gamma| < threshold at zero.
 
-    images: a few real ones as the network takes them, (N, C, H, W) fp32: the result is checked on
-    these. about: JSON values that travel with the network. `module` itself does not change.
-    Raises InputError for a network without BatchNorm, one that cannot be traced, or a threshold
-    that empties a layer; RunError where a check fails.
+    images: a few real ones as the network takes them, normalised, (N, C, H, W) fp32, or (N, F),
+    (N, C, L), (N, C, D, H, W): the result is checked on these. It takes any N, and any H and W that
+    `module` takes. about: JSON values that travel with the network. `module` itself does not
+    change; of DataParallel and torch.compile the network inside is taken.
+
+    Raises InputError for a network without BatchNorm, one that cannot be traced or only for one
+    number or size of images, and a threshold that empties a layer; RunError where a check fails.
     """
-    batch_norms(module)
-    snapped = copy.deepcopy(module).cpu().float().eval()
+    snapped = prepared(module)
+    images = checked(images)
     switched_off = snap(snapped, threshold)
-    graph = read_graph(snapped, images)
+    sizes = other_sizes(snapped, images)
+    graph = read_graph(snapped, images, any_size=bool(sizes))
     folded = graph.copy()
     fold(folded)
     ledger = shrink(graph)
     network = graph.network(dict(about or {}))
-    checks, notes = verify(snapped, network, images)
+    try:
+        checks, notes = verify(snapped, network, images, sizes)
+    except RunError:
+        _check_drawing(snapped, images, sizes)
+        raise
     return Compaction(
         network.float(), snapped, folded.network().float(), ledger, switched_off, checks, notes
     )
+
+
+def _check_drawing(module: nn.Module, images: Tensor, sizes: Sequence[tuple[int, ...]]) -> None:
+    """Raise InputError if the graph was wrong before anything was removed from it: a forward that
+    does something else for each size of images has no one graph."""
+    if sizes:
+        graph = read_graph(module, images, any_size=True)
+        try:
+            verify(module, graph.network(), images, sizes)
+        except RunError:
+            raise refused_size(images.shape[2:]) from None

@@ -7,7 +7,17 @@ it makes of c is another number there: only c = 0 stays constant through it.
 import torch
 from torch import Tensor
 
-from gammabeta.compact.graph import ADDS, AVERAGE_POOL, EACH, FLATTENS, MIXES, POOLS, Graph, Step
+from gammabeta.compact.graph import (
+    ADDS,
+    AVERAGE_POOLS,
+    EACH,
+    FLATTENS,
+    JOINS,
+    MIXES,
+    POOLS,
+    Graph,
+    Step,
+)
 from gammabeta.compact.network import compute
 
 
@@ -32,6 +42,8 @@ def _value(step: Step, inputs: list[Tensor]) -> Tensor:
         return inputs[0] + inputs[1]
     if step.kind == FLATTENS:
         return inputs[0].repeat_interleave(step.channels // len(inputs[0]))
+    if step.kind == JOINS:
+        return torch.cat(inputs)
     if step.kind == EACH:
         return _each(step, inputs[0])
     return torch.full((step.channels,), torch.nan, dtype=torch.float64)
@@ -61,10 +73,9 @@ def _each(step: Step, value: Tensor) -> Tensor:
         return torch.where(scale == 0, shift, value * scale + shift)
     target = node.settings["target"]
     if target not in POOLS:
-        return torch.as_tensor(compute(node, [value], node.tensors)).where(
-            ~value.isnan(), torch.nan
-        )
-    if target == AVERAGE_POOL and not _is_plain_average(node.settings):
+        found = torch.as_tensor(compute(node, [value[None]], node.tensors))[0]
+        return found.where(~value.isnan() & found.isfinite(), torch.nan)
+    if target in AVERAGE_POOLS and not _is_plain_average(node.settings):
         return value.where(value == 0, torch.nan)
     return value
 

@@ -27,7 +27,8 @@ _KEY = "gammabeta.network"
 _OPERATORS: dict[str, Callable[..., Any]] = {
     name: getattr(operator, name)
     for name in ("add", "sub", "mul", "floordiv", "truediv", "mod", "neg", "getitem")
-}
+} | {"sym_max": max, "sym_min": min}  # of sizes, which are numbers here
+_CONVOLUTIONS = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}  # by the dimensions of the weight
 _FORBIDDEN = {"from_file"}  # an operation of torch that opens any file it is told to
 
 
@@ -44,7 +45,7 @@ class Node:
 
 
 class Network(nn.Module):
-    """Runs nodes in order. nodes[0] is the input (N C H W); the result is that of `output`.
+    """Runs nodes in order. nodes[0] is the input (mostly N C H W); the result is that of `output`.
 
     about: JSON values that travel with it, such as how to normalise images.
     """
@@ -102,7 +103,8 @@ def compute(node: Node, inputs: Sequence[Any], tensors: Mapping[str, Tensor]) ->
         return function(*arguments, **_decode(node.settings["kwargs"], inputs, tensors))
     (x,) = inputs
     if node.op == "conv":
-        return F.conv2d(x, tensors["weight"], tensors.get("bias"), **node.settings)
+        weight = tensors["weight"]
+        return _CONVOLUTIONS[weight.dim()](x, weight, tensors.get("bias"), **node.settings)
     if node.op == "linear":
         return F.linear(x, tensors["weight"], tensors.get("bias"))
     if node.op == "affine":

@@ -176,8 +176,8 @@ def _cut(graph: Graph, plan: _Plan) -> None:
                 step.node.settings["groups"] = len(here) // size
             else:
                 tensors["weight"] = tensors["weight"][:, stays[step.node.inputs[0]]]
-        elif step.kind == EACH and step.node.op == "affine":
-            _select(tensors, ("scale", "shift"), here)
+        elif step.kind == EACH:
+            _select(tensors, step.by_channel, here)
         step.channels = len(here)
 
 

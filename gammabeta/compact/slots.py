@@ -5,7 +5,7 @@ is removed whole or not at all."""
 import numpy as np
 import torch
 
-from gammabeta.compact.graph import ADDS, EACH, FLATTENS, MIXES, OPAQUE, Graph, Step
+from gammabeta.compact.graph import ADDS, EACH, FLATTENS, JOINS, MIXES, OPAQUE, Graph, Step
 
 Ints = np.ndarray[tuple[int], np.dtype[np.int64]]
 
@@ -37,6 +37,11 @@ class Slots:
             for start, _ in sources:
                 for channel in range(step.channels):
                     self._join(start + channel, here + channel)
+        elif step.kind == JOINS:
+            for start, channels in sources:
+                for channel in range(channels):
+                    self._join(start + channel, here + channel)
+                here += channels
         elif step.kind == FLATTENS:
             start, channels = sources[0]
             places = step.channels // channels

@@ -19,17 +19,15 @@ def batch_norms(module: nn.Module) -> dict[str, _BatchNorm]:
     return found
 
 
-@torch.no_grad()
-def snap(module: nn.Module, threshold: float) -> dict[str, int]:
-    """Set every gamma with |gamma| < threshold to zero, in place: how many, by layer.
-
-    Raises InputError, before it changes anything, for a threshold that would empty a layer which
-    is not empty already.
-    """
-    norms = batch_norms(module)
+def check_threshold(module: nn.Module, threshold: float) -> None:
+    """Raise InputError for what is no threshold, and for one that would empty a layer which is not
+    empty already."""
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float):
+        raise InputError(f"threshold is {threshold!r}: write a number, 0 or more", "threshold")
     if not threshold >= 0:
         raise InputError(f"threshold is {threshold:g}: write 0 or more", "threshold")
-    largest = {name: float(layer.weight.abs().max()) for name, layer in norms.items()}
+    norms = batch_norms(module)
+    largest = {name: float(layer.weight.detach().abs().max()) for name, layer in norms.items()}
     emptied = [name for name, most in largest.items() if 0 < most < threshold]
     if emptied:
         most = min(largest[name] for name in emptied)
@@ -38,8 +36,17 @@ def snap(module: nn.Module, threshold: float) -> dict[str, int]:
             f"channels of {emptied[0]}: write {most:.3g} or less",
             "threshold",
         )
+
+
+@torch.no_grad()
+def snap(module: nn.Module, threshold: float) -> dict[str, int]:
+    """Set every gamma with |gamma| < threshold to zero, in place: how many, by layer.
+
+    Raises InputError, before it changes anything, as `check_threshold` does.
+    """
+    check_threshold(module, threshold)
     counts = {}
-    for name, layer in norms.items():
+    for name, layer in batch_norms(module).items():
         small = (layer.weight.abs() < threshold) & (layer.weight != 0)
         layer.weight[small] = 0.0
         counts[name] = int(small.sum())
