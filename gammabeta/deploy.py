@@ -13,15 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from gammabeta.build import check_data, load_data
-from gammabeta.compact import Compaction, compact_module, encode
+from gammabeta.compact import Compaction, check_threshold, compact_module, encode
 from gammabeta.compact.measure import file_size, latencies, operations, parameters
-from gammabeta.disk import encode_json, replace_file
+from gammabeta.data.crops import test_resize
+from gammabeta.disk import encode_json, replace_files
 from gammabeta.engine.batches import Batches
 from gammabeta.engine.stream import make_batches
 from gammabeta.environment import environment
 from gammabeta.errors import InputError, RunError, about
 from gammabeta.export import export_bytes, onnx_session
 from gammabeta.run import Run
+from gammabeta.spec import RunSpec
 from gammabeta.version import __version__
 
 CHECKED = 8  # images on which the result is checked
@@ -41,6 +43,10 @@ class Deployed:
         """The first test images, (N, C, H, W) fp32, normalised."""
         images, _ = next(iter(self.batches.test()))
         return images[:CHECKED].contiguous()
+
+    def check_threshold(self, threshold: float) -> None:
+        """Raise InputError for a threshold with which `compact` would be refused."""
+        check_threshold(self.network, threshold)
 
     def compact(self, threshold: float) -> Compaction:
         """See `compact_module`."""
@@ -71,6 +77,7 @@ def open_run(run: Run, data_dir: str | Path | None = None, images: int | None = 
             "images",
         )
     some = dataclasses.replace(data, test=data.test.first(images or count))
+    batches = make_batches(some, run.spec, torch.device("cpu"))
     facts = {
         "gammabeta": __version__,
         "run": run.id,
@@ -81,10 +88,26 @@ def open_run(run: Run, data_dir: str | Path | None = None, images: int | None = 
             "pixels": "(value / 255 - mean) / std",
             "mean": list(data.mean),
             "std": list(data.std),
-        },
+        }
+        | _geometry(run.spec, batches),
         "output": f"logits of {data.num_classes} classes",
     }
-    return Deployed(run, network, make_batches(some, run.spec, torch.device("cpu")), facts)
+    return Deployed(run, network, batches, facts)
+
+
+def _geometry(spec: RunSpec, batches: Batches) -> dict[str, Any]:
+    """How the run's test images came to their size, and which that is."""
+    images, _ = next(iter(batches.test()))
+    height, width = images.shape[2:]
+    shown: dict[str, Any] = {"height": height, "width": width}
+    if spec.image_size:
+        short = test_resize(spec.image_size)
+        return shown | {
+            "resize_short_side": short,
+            "interpolation": "bilinear, antialiased, of uint8",
+            "centre_crop": spec.image_size,
+        }
+    return shown | {"resize_short_side": None, "interpolation": None, "centre_crop": None}
 
 
 @torch.no_grad()
@@ -200,18 +223,12 @@ def write_compact(out: Path, compaction: Compaction, measured: Mapping[str, Any]
 
 
 def write_files(files: Mapping[Path, bytes]) -> None:
-    """All of them or none. Raises RunError where one cannot be written."""
-    written: list[Path] = []
+    """All of them, or what was there before. Raises RunError where one cannot be written."""
     try:
-        for path, data in files.items():
-            fresh = not path.exists()
-            replace_file(path, data)
-            if fresh:
-                written.append(path)
+        replace_files(files)
     except OSError as error:
-        for path in written:
-            path.unlink(missing_ok=True)
-        raise RunError(f"could not write {path} ({error.strerror or error})") from None
+        names = " and ".join(map(str, files))
+        raise RunError(f"could not write {names} ({error.strerror or error})") from None
 
 
 def check_out(out: Path, suffixes: tuple[str, ...]) -> None:
@@ -226,5 +243,9 @@ def check_out(out: Path, suffixes: tuple[str, ...]) -> None:
         raise InputError(f"{out} is a folder: name a file, for example {out / f'net{suffixes[0]}'}")
     if not has_parent:
         raise InputError(f"there is no folder {out.parent}: make it, or name another file")
+    if out.suffix == ".safetensors" and ledger_path(out).is_dir():
+        raise InputError(
+            f"the ledger would be {ledger_path(out)}, which is a folder: name another file"
+        )
     if not os.access(out.parent, os.W_OK):
         raise InputError(f"no file can be written in {out.parent}: name another folder")

@@ -71,6 +71,37 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f".tmp-{path.name}-{os.getpid()}")
 
 
+def replace_files(files: Mapping[Path, bytes]) -> None:
+    """All of them as `replace_file` does it, or none: where one cannot be written, those that were
+    there before are there again. Raises OSError.
+
+    Everything is on the disk before the first file is replaced, so that a full disk changes none.
+    """
+    waiting: dict[Path, Path] = {}
+    done: list[tuple[Path, bytes | None]] = []  # and what was there before
+    try:
+        for path, data in files.items():
+            waiting[path] = _temporary(path)
+            write_file(waiting[path], data)
+        for path, temporary in waiting.items():
+            before = path.read_bytes() if path.is_file() else None
+            temporary.replace(path)
+            done.append((path, before))
+    except BaseException:
+        for path, before in done:
+            with contextlib.suppress(OSError):
+                if before is None:
+                    path.unlink()
+                else:
+                    replace_file(path, before)
+        for temporary in waiting.values():
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        raise
+    for folder in {path.parent for path in files}:
+        sync_folder(folder)
+
+
 def write_file(path: Path, data: bytes) -> None:
     """Write a file that nobody reads yet, down to the disk. Raises OSError."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _BINARY, 0o666)

@@ -38,6 +38,14 @@ def files(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+def snapped_network(run, threshold):
+    network = run.network()
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.weight.data[layer.weight.abs() < threshold] = 0
+    return network
+
+
 def test_compact_writes_a_network_and_a_ledger(here, trained, capsys):
     code, out, err = call(capsys, trained, "compact", trained.id, "--threshold", "0.1", "--json")
     assert code == 0, err
@@ -54,11 +62,10 @@ def test_compact_writes_a_network_and_a_ledger(here, trained, capsys):
     network = load(here / "compact.safetensors")
     assert network.about["run"] == trained.id
     assert network.about["input"]["mean"] == [0.485, 0.456, 0.406]
+    assert network.about["input"]["height"] == network.about["input"]["width"] == 32
+    assert network.about["input"]["centre_crop"] is None
     few = deploy.open_run(trained).few
-    snapped = trained.network()
-    for layer in snapped.modules():
-        if isinstance(layer, torch.nn.BatchNorm2d):
-            layer.weight.data[layer.weight.abs() < 0.1] = 0
+    snapped = snapped_network(trained, 0.1)
     torch.testing.assert_close(network(few), snapped(few).detach(), rtol=1e-4, atol=1e-5)
 
 
@@ -70,7 +77,7 @@ def test_compact_tells_what_happened(here, trained, capsys):
     assert files(here) == ["a.ledger.json", "a.safetensors"]
     said = (
         "gammas set to zero: accuracy", "on 10 test images", "removed because", "operations",
-        "checked: same logits up to", "at 32x32 and 48x48 pixels",
+        "checked: same logits up to", "at 16x16 and 32x32 and 48x40 pixels",
     )  # fmt: skip
     for words in said:
         assert words in out
@@ -82,6 +89,7 @@ def test_compact_tells_what_happened(here, trained, capsys):
         ("--threshold 5", "--threshold 5 would switch off all 4 channels of bn: write 0."),
         ("--threshold -1", "--threshold is -1: write 0 or more"),
         ("--threshold nan", "--threshold is nan"),
+        ("--threshold inf", "--threshold inf would switch off all"),
         ("--threshold much", "'much' is not a number"),
         ("--images 41", "--images is 41, but run"),
         ("--images 0", "--images is 0"),
@@ -94,8 +102,21 @@ def test_wrong_uses_of_compact(here, trained, capsys, words, message):
     code, out, err = call(capsys, trained, "compact", trained.id, *words.split())
     assert (code, out) == (2, "")
     assert message in err
-    assert err.strip().splitlines()[-1].startswith("gammabeta: ")
+    assert_one_line(err)
     assert files(here) == []
+
+
+def assert_one_line(err):
+    (line,) = err.splitlines()
+    assert line.startswith("gammabeta: ")
+
+
+def test_a_folder_where_the_ledger_would_be_is_noticed_at_once(here, trained, capsys):
+    (here / "c.ledger.json").mkdir()
+    code, out, err = call(capsys, trained, "compact", trained.id, "--out", "c.safetensors")
+    assert (code, out) == (2, "")
+    assert "--out: the ledger would be c.ledger.json, which is a folder" in err
+    assert_one_line(err)
 
 
 def test_a_run_that_evaluates_by_batch_is_refused(tmp_path, monkeypatch, capsys):
@@ -114,6 +135,18 @@ def test_both_files_or_none(tmp_path):
     assert files(tmp_path) == ["taken"]
 
 
+def test_both_files_or_the_old_ones(tmp_path):
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "a").write_bytes(b"old")
+    with pytest.raises(deploy.RunError, match="could not write"):
+        deploy.write_files({tmp_path / "a": b"1", tmp_path / "taken": b"2"})
+    assert files(tmp_path) == ["a", "taken"]
+    assert (tmp_path / "a").read_bytes() == b"old"
+    deploy.write_files({tmp_path / "a": b"1", tmp_path / "b": b"2"})
+    assert [(tmp_path / name).read_bytes() for name in "ab"] == [b"1", b"2"]
+    assert files(tmp_path) == ["a", "b", "taken"]
+
+
 def test_export_writes_a_program_that_says_how_images_are_normalised(here, trained, capsys):
     code, out, err = call(capsys, trained, "export", trained.id, "m.pt2", "--compact", "--json")
     assert code == 0, err
@@ -128,9 +161,8 @@ def test_export_writes_a_program_that_says_how_images_are_normalised(here, train
     assert facts["threshold"] == 0.01
     assert facts["input"]["std"] == [0.229, 0.224, 0.225]
     few = deploy.open_run(trained).few
-    torch.testing.assert_close(
-        program.module()(few), trained.network()(few).detach(), rtol=0.1, atol=0.1
-    )
+    snapped = snapped_network(trained, 0.01)
+    torch.testing.assert_close(program.module()(few), snapped(few).detach(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -157,4 +189,5 @@ def test_wrong_uses_of_export(here, trained, capsys, words, message):
     code, out, err = call(capsys, trained, "export", trained.id, *words.split())
     assert (code, out) == (2, "")
     assert message in err
+    assert_one_line(err)
     assert files(here) == []

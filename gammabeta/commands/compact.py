@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,8 @@ def _compact(options: argparse.Namespace) -> None:
         deploy.check_out(out, (".safetensors",))
     run = load_run(options.run, runs_folder(options))
     deployed = deploy.open_run(run, options.data_dir, options.images)
+    with about("threshold"):
+        deployed.check_threshold(options.threshold)
     print("looking for channels that are switched off ...", file=sys.stderr)
     compaction = deployed.compact(options.threshold)
     measured = deploy.compare(deployed, compaction)
@@ -92,9 +95,14 @@ def _print(compaction: Any, measured: dict[str, Any]) -> None:
     console.print(table)
     print()
     console.print(_costs(measured["costs"]))
-    worst = max(check.fp64 for check in compaction.checks)
-    sizes = sorted({f"{height}x{width}" for height, width in (c.size for c in compaction.checks)})
-    print(f"\nchecked: same logits up to {worst:.0e} in fp64, at {' and '.join(sizes)} pixels")
+    exact = [check.fp64 for check in compaction.checks if check.fp64 is not None]
+    worst = max(exact or [check.fp32 for check in compaction.checks])
+    found = sorted({check.size for check in compaction.checks}, key=math.prod)
+    sizes = ["x".join(map(str, size)) for size in found]
+    print(
+        f"\nchecked: same logits up to {worst:.0e} in {'fp64' if exact else 'fp32'}, at "
+        f"{' and '.join(sizes)} pixels"
+    )
     for note in compaction.notes:
         print(f"note: {note}")
 

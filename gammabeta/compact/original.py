@@ -9,15 +9,13 @@ from torch.utils._pytree import tree_leaves
 
 from gammabeta import sparse
 from gammabeta.compact.snap import batch_norms
-from gammabeta.delta import plain
 from gammabeta.errors import InputError
+from gammabeta.wrappers import plain
 
 
 def prepared(module: nn.Module) -> nn.Module:
     """A copy in evaluation mode, in fp32 on the CPU, without wrappers and with trained entries in
     their weights. Raises InputError for what cannot be compacted."""
-    if not isinstance(module, nn.Module):
-        raise InputError(f"a network is a torch.nn.Module, not a {type(module).__name__}: give one")
     module = plain(module)
     batch_norms(module)
     for name, layer in module.named_modules():
