@@ -81,7 +81,8 @@ class GroupRow:
 
 @dataclass(frozen=True)
 class Section:
-    """Runs that can be compared: equal but for subset and seed. recipe: the rest of the spec.
+    """Runs that can be compared: equal but for subset and seed, and on the same data. recipe: the
+    rest of the spec. sha256: of the data; None where no run says it.
 
     rows and groups: of all of them; runs: only those whose folder can be read.
     """
@@ -92,6 +93,7 @@ class Section:
     runs: tuple[RunFolder, ...]
     rows: tuple[RunRow, ...]
     groups: tuple[GroupRow, ...]
+    sha256: str | None = None
 
 
 def run_rows(runs: Iterable[RunFolder]) -> list[RunRow]:
@@ -123,12 +125,28 @@ def sections(runs: Iterable[RunFolder]) -> list[Section]:
         row = _row(run)
         members.setdefault((row.data, row.model, row.recipe), []).append((run, row))
     found = []
-    for (data, model, recipe), pairs in sorted(members.items()):
-        rows = tuple(row for _, row in pairs)
-        groups = tuple(group_rows(rows))
-        folders = tuple(run for run, row in pairs if row.status != DAMAGED)
-        found.append(Section(data, model, json.loads(recipe), folders, rows, groups))
+    for (data, model, recipe), alike in sorted(members.items()):
+        for sha256, pairs in _by_data(alike).items():
+            rows = tuple(row for _, row in pairs)
+            groups = tuple(group_rows(rows))
+            folders = tuple(run for run, row in pairs if row.status != DAMAGED)
+            found.append(Section(data, model, json.loads(recipe), folders, rows, groups, sha256))
     return sorted(found, key=lambda section: -sum(group.n for group in section.groups))
+
+
+def _by_data(
+    pairs: Sequence[tuple[RunFolder, RunRow]],
+) -> dict[str | None, list[tuple[RunFolder, RunRow]]]:
+    """Runs by the sha256 of their data; those that do not say it go with the first that does."""
+    of = [
+        None if row.status == DAMAGED else run.inputs.get("data", {}).get("sha256")
+        for run, row in pairs
+    ]
+    first = next((sha256 for sha256 in of if sha256 is not None), None)
+    found: dict[str | None, list[tuple[RunFolder, RunRow]]] = {}
+    for sha256, pair in zip(of, pairs, strict=True):
+        found.setdefault(sha256 or first, []).append(pair)
+    return found
 
 
 def compared(done: Sequence[GroupRow]) -> tuple[GroupRow, list[GroupRow]]:
@@ -172,15 +190,20 @@ def is_paper_recipe(section: Section) -> bool:
 
 
 def headings(parts: Sequence[Section]) -> list[str]:
-    """A name for each section, all different: model, data, epochs, and what sets the recipe apart
-    from those of the same model and data. Defaults, also those that follow from the optimizer or
-    the schedule, go without saying where more than one field differs."""
+    """A name for each section, all different: model, data, epochs, and what sets the recipe, or
+    the data's sha256, apart from those of the same model and data. Defaults, also those that follow
+    from the optimizer or the schedule, go without saying where more than one field differs."""
     twins: dict[tuple[str, str], list[Section]] = {}
     for part in parts:
         twins.setdefault((part.data, part.model), []).append(part)
     fields = {key: _telling(each) for key, each in twins.items()}
+    marks = {key: len({part.sha256 for part in each}) > 1 for key, each in twins.items()}
     short, full = (
-        [_heading(part, fields[part.data, part.model], complete) for part in parts]
+        [
+            _heading(part, fields[part.data, part.model], complete)
+            + (f", data {(part.sha256 or '?')[:8]}" if marks[part.data, part.model] else "")
+            for part in parts
+        ]
         for complete in (False, True)
     )
     return [

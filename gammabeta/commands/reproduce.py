@@ -170,7 +170,7 @@ def _plan_dict(plan: Any, with_runs: bool) -> dict[str, Any]:
 
 def _print_views(views: list[Any], written: dict[str, list[Path]], as_json: bool) -> None:
     from gammabeta.display import make_console, print_models
-    from gammabeta.paper.points import other_data, table
+    from gammabeta.paper.points import left_out, other_data, table
 
     if as_json:
         found = [
@@ -192,6 +192,7 @@ def _print_views(views: list[Any], written: dict[str, list[Path]], as_json: bool
         print(", ".join(told))
         if view.points:
             make_console(sys.stdout).print(_points_table(view))
+            print("".join(f"{line}\n" for line in left_out(view.points)), end="")
         else:
             print_models(False)
         if files := ", ".join(str(path) for path in written[view.experiment.name]):

@@ -1,15 +1,17 @@
 """The points of an experiment, filled in from a store: ours, published, and how many replicates.
 
 A run belongs to a point if its spec is the point's at that scale but for the seed, so runs of more
-seeds than an experiment asks for count too.
+seeds than an experiment asks for count too. Those of one point saw the same data: where a store has
+runs on several (another folder of pictures, JPEG copies), the others are left out and named.
 """
 
 import functools
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from gammabeta.analysis import Spread, spread
+from gammabeta.analysis import Spread, counted, finite, spread
 from gammabeta.paper.experiment import Experiment
 from gammabeta.paper.published import (
     IMAGENET_CLASSES,
@@ -30,8 +32,9 @@ STAND_INS = ("digits", "synthetic")  # data sets on which no experiment was publ
 class Point:
     """One point of a figure. spec: as it was run, with seed 0. published, published_top5: of the
     point's published recipe, in 0..1, however short our own runs are; None where a run of ours is
-    of other data. runs: those that have finished, by seed; others: those that have begun and not
-    finished. trained: how many values train."""
+    of other data. runs: those that have finished, by seed, all on the same data; left: those that
+    have finished on other data; others: those that have begun and not finished. trained: how many
+    values train."""
 
     spec: RunSpec
     published: float | None
@@ -41,6 +44,7 @@ class Point:
     trained: int | None
     accuracy: Spread | None
     top5: Spread | None
+    left: tuple[RunFolder, ...] = ()
 
     @property
     def unfinished(self) -> int:
@@ -190,7 +194,7 @@ def _point(
     spec: RunSpec, published: float | None, top5: float | None, index: dict[str, list[RunFolder]]
 ) -> Point:
     runs = index.get(_seedless(spec.to_dict()), [])
-    done = [run for run in runs if run.status == "ok"]
+    done, left = _same_data([run for run in runs if run.status == "ok"])
     if other_data(done):
         published = top5 = None
     results = [run.result or {} for run in done]
@@ -200,11 +204,42 @@ def _point(
         published=published,
         published_top5=top5,
         runs=tuple(done),
-        others=tuple(run for run in runs if run not in done),
+        others=tuple(run for run in runs if run not in done and run not in left),
         trained=trained,
-        accuracy=spread(result.get("test_accuracy") for result in results),
-        top5=spread(result.get("test_top5") for result in results),
+        accuracy=spread(finite(result.get("test_accuracy")) for result in results),
+        top5=spread(finite(result.get("test_top5")) for result in results),
+        left=tuple(left),
     )
+
+
+def _same_data(done: Sequence[RunFolder]) -> tuple[list[RunFolder], list[RunFolder]]:
+    """(kept, left out): those on the data set, by its sha256, of most runs; of two with as many,
+    the one that is as published, else the one of the first run."""
+    of = {run: run.inputs["data"].get("sha256") for run in done}
+    count = Counter(of.values())
+    if len(count) < 2:
+        return list(done), []
+
+    def rank(sha: object) -> tuple[int, bool]:
+        own = [run for run in done if of[run] == sha]
+        return len(own), not other_data(own) and not from_jpeg(own)
+
+    best = max(count, key=rank)  # a Counter keeps the order of the runs, and max takes the first
+    return [run for run in done if of[run] == best], [run for run in done if of[run] != best]
+
+
+def left_out(points: Iterable[Point]) -> list[str]:
+    """The finished runs that are in no mean because they saw other data than most of their point,
+    a line for each point that has any."""
+    told = []
+    for point in points:
+        if point.left:
+            names = ", ".join(run.id for run in point.left)
+            told.append(
+                f"Left out of {point.spec.model} under {point.spec.trainable}: "
+                f"{counted(len(point.left), 'run')} on other data than the rest ({names})."
+            )
+    return told
 
 
 def single_points(
@@ -248,6 +283,7 @@ def table(points: Sequence[Point]) -> list[dict[str, object]]:
             **{key: value for key, value in point.spec.chosen().items() if key in SHOWN},
             "trained": point.trained,
             "n": len(point.runs),
+            "left_out": [run.id for run in point.left],
             "mean": point.accuracy.mean if point.accuracy else None,
             "low": point.accuracy.low if point.accuracy else None,
             "high": point.accuracy.high if point.accuracy else None,

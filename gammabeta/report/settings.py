@@ -9,7 +9,7 @@ from gammabeta.figures.measured import clamped, pools_by_network, probed, quiet
 from gammabeta.figures.series import are_subsets, is_deep_against_wide, series
 from gammabeta.gammas import small_share
 from gammabeta.names import readable
-from gammabeta.paper.points import STAND_INS, Point, View, from_jpeg, other_data
+from gammabeta.paper.points import STAND_INS, Point, View, from_jpeg, left_out, other_data
 from gammabeta.paper.published import FROM_FIGURE, TOP5_ORIGIN, published_origin
 from gammabeta.report.captions import caption_measured
 from gammabeta.sentences import percent, reason
@@ -67,7 +67,7 @@ def setting(view: View) -> list[str]:
     if from_jpeg(view.runs) and view.data.startswith("cifar"):
         copies = "JPEG copies of the images" if len(sources) == 1 else "JPEG copies in some runs"
         said.append(f"The data was {copies}, whose pixels are not quite the original ones.")
-    return said
+    return said + left_out(view.points)
 
 
 def _range(numbers: Sequence[int]) -> str:
