@@ -24,7 +24,9 @@ class Tape(TorchDispatchMode):
         self.calls, self.replays = [], 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        assert "_local_scalar_dense" not in str(function), "a graph cannot wait for a number"
+        waits = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "lift_fresh")
+        name = str(function)
+        assert not any(each in name for each in waits), f"a graph cannot wait: {name}"
         out = function(*args, **(kwargs or {}))
         self.calls.append((function, args, kwargs or {}, out))
         return out
@@ -102,7 +104,7 @@ def test_lean_steps_from_a_graph_are_those_without(tapes, changes):
         losses = [epoch([each], number, factor=factor)[0] for each in (ours, judge)]
         assert losses[0] == pytest.approx(losses[1], rel=1e-3 if spec.precision == "bf16" else 1e-5)
     same(ours, judge, 1e-2 if spec.precision == "bf16" else 1e-4)
-    assert [tape.replays for tape in tapes] == [5, 2]  # of both sizes all but the first step
+    assert [tape.replays for tape in tapes] == [4, 1]  # of both sizes all but the first two
     assert ours.evaluate()["test_loss"] == pytest.approx(judge.evaluate()["test_loss"], rel=1e-2)
 
 
@@ -121,8 +123,8 @@ def test_a_graph_forgets_what_was_loaded_over(tapes, engine):
     one, other = make_engine(spec, engine=engine), make_engine(spec, engine=engine)
     epoch([one], 0)
     epoch([one], 1)
-    epoch([other], 5)
-    epoch([other], 6)
+    for number in (5, 6, 7):
+        epoch([other], number)
     other.load(one.state())
     for number in (2, 3):
         losses = [epoch([each], number)[0] for each in (one, other)]
@@ -149,7 +151,7 @@ def test_fused_members_from_a_graph_are_those_without(tapes, monkeypatch, specs)
         assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     for one, judge in zip(ours, judges, strict=True):
         same(one, judge)
-    assert [tape.replays for tape in tapes] == [5, 2]
+    assert [tape.replays for tape in tapes] == [4, 1]
 
 
 def test_whose_batch_members_share_may_leave(tapes, monkeypatch):
@@ -178,20 +180,22 @@ def test_a_graph_for_each_shape(tapes):
         steps(images, factor)
         expected += float(images.sum() * factor)
     assert total.item() == pytest.approx(expected, abs=1e-5)
-    assert [tape.replays for tape in tapes] == [3, 2]
+    assert [tape.replays for tape in tapes] == [2, 1]
 
 
 def test_the_tape_notices_who_waits(tapes):
     steps = graphs.GraphedSteps(lambda x: x.add_(float(x.sum())))
     steps(torch.ones(2))
-    with pytest.raises(AssertionError, match="cannot wait"):
-        steps(torch.ones(2))
+    steps(torch.ones(2))
+    for _ in range(2):  # what has failed is tried again, and not replayed
+        with pytest.raises(AssertionError, match="cannot wait"):
+            steps(torch.ones(2))
 
 
 def test_the_tape_notices_what_has_moved(tapes):
     place = {"at": torch.zeros(())}
     steps = graphs.GraphedSteps(lambda x: place["at"].add_(x.sum()))
-    for _ in range(3):
+    for _ in range(4):
         steps(torch.ones(2))
     place["at"] = torch.zeros(())
     steps(torch.ones(2))

@@ -7,7 +7,7 @@ arithmetic on whatever device the images are on.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import torch
@@ -91,7 +91,7 @@ def normalise(
     return rows.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
-@lru_cache(maxsize=16)  # a copy to a GPU at every step would make the CPU wait for it
+@cache  # a copy to a GPU at every step would make the CPU wait for it; and a CUDA graph reads it
 def _row(
     mean: tuple[float, ...], std: tuple[float, ...], width: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,8 +15,8 @@ from gammabeta.spec import RunSpec
 if TYPE_CHECKING:
     from gammabeta.processes import Processes
 
-# Images at once, at least: on a GPU launching kernels would take longer than running them.
-_EVALUATION_BATCH = {"cpu": 128, "cuda": 512}
+# Pixels at once, at least: on a GPU launching kernels would take longer than running them.
+_EVALUATION_PIXELS = {"cpu": 128 * 32**2, "cuda": 2500 * 32**2}
 
 
 class Batches:
@@ -79,7 +79,13 @@ class Batches:
         it is a training one."""
         if self.spec.statistics == "batch":
             return self.spec.batch_size
-        return max(self.spec.batch_size, _EVALUATION_BATCH[self.device.type])
+        fitting = _EVALUATION_PIXELS[self.device.type] // self._pixels()
+        return max(self.spec.batch_size, fitting)
+
+    def _pixels(self) -> int:
+        """Of a test image."""
+        _, height, width, _ = self._test_images.shape
+        return height * width
 
     def _normalised(self, pixels: Tensor) -> Tensor:
         return normalise(pixels, self.data.mean, self.data.std)
@@ -108,52 +114,57 @@ class MadeBatches(Batches):
 
 
 class Totals:
-    """Sums over the steps of an epoch, on the device: nothing waits until `mean` is called, and a
-    CUDA graph can add to them. processes: whose sums are added to these."""
+    """Sums over the steps of an epoch of some members, on the device: nothing waits until `mean` is
+    called, and a CUDA graph can add to them. processes: whose sums are added to these."""
 
-    def __init__(self, device: torch.device, processes: "Processes | None" = None) -> None:
+    def __init__(
+        self, device: torch.device, processes: "Processes | None" = None, members: int = 1
+    ) -> None:
         self._processes = processes
-        self._loss = torch.zeros((), dtype=torch.float64, device=device)
-        self._correct, self._count = torch.zeros(2, dtype=torch.int64, device=device).unbind()
+        self._loss = torch.zeros(members, dtype=torch.float64, device=device)
+        self._correct = torch.zeros(members, dtype=torch.int64, device=device)
+        self._count = torch.zeros_like(self._correct)
 
-    def clear(self) -> None:
+    def clear(self, row: int = 0) -> None:
+        """Of one member."""
         for each in (self._loss, self._correct, self._count):
-            each.zero_()
+            each[row] = 0
 
     def add(self, loss: Tensor, correct: Tensor, count: int) -> None:
-        """loss: the mean over `count` images, of which `correct` were right."""
+        """loss: (members) or (), means over `count` images, of which `correct` were right."""
         self._loss += loss.detach().double() * count
         self._correct += correct
         self._count += count
 
-    def mean(self) -> tuple[float, float]:
-        """Loss and accuracy."""
-        loss, correct, count = float(self._loss), float(self._correct), float(self._count)
+    def mean(self, row: int = 0) -> tuple[float, float]:
+        """Loss and accuracy of one member."""
+        sums = torch.stack([self._loss, self._correct.double(), self._count.double()])
+        loss, correct, count = sums[:, row].tolist()
         if self._processes is not None:
             loss, correct, count = self._processes.sums(loss, correct, count)
         return loss / count, correct / count
 
 
 class TestTotals:
-    """Sums over the test set. processes: whose sums are added to these."""
+    """Sums over the test set, on the device. processes: whose sums are added to these."""
 
     __test__ = False  # the name is no test's
 
-    def __init__(self, processes: "Processes | None" = None) -> None:
+    def __init__(self, device: torch.device, processes: "Processes | None" = None) -> None:
         self._processes = processes
-        self._loss, self._correct, self._top5, self._count = 0.0, 0, 0, 0
+        self._sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, correct, top 5
+        self._count = 0
 
     def add(self, logits: Tensor, labels: Tensor) -> None:
         """logits: fp32 (B, classes)."""
-        self._loss += float(F.cross_entropy(logits, labels, reduction="sum").double())
+        loss = F.cross_entropy(logits, labels, reduction="sum")
         best = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
-        self._correct += int(best[:, 0].sum())
-        self._top5 += int(best.sum())
+        self._sums += torch.stack([loss.double(), best[:, 0].sum().double(), best.sum().double()])
         self._count += len(labels)
 
     def metrics(self, num_classes: int) -> dict[str, float]:
         """test_loss, test_accuracy and, with more than ten classes, test_top5."""
-        sums = [self._loss, float(self._correct), float(self._top5), float(self._count)]
+        sums = [*self._sums.tolist(), float(self._count)]
         if self._processes is not None:
             sums = self._processes.sums(*sums)
         loss, correct, top5, count = sums

@@ -102,7 +102,7 @@ class EagerEngine:
             return self._evaluated(self.processes.rank, self.processes.count)
 
     def _evaluated(self, first: int, stride: int) -> dict[str, float]:
-        totals = TestTotals(self.processes)
+        totals = TestTotals(self.device, self.processes)
         for images, labels in self.batches.test(first, stride):
             totals.add(self._logits(images), labels)
         return totals.metrics(self.data.num_classes)

@@ -57,14 +57,13 @@ class FusedEngine:
         self.model = model.to(device)
         self.leaves = subset.apply(self.model)
         self.batches = make_batches(data, spec, device)
-        self.sums = Totals(device)
         # Parameter name -> its place in values and in velocity.
         self.places: dict[str, tuple[Tensor, Tensor]] = {}
         self.team = _Team([self])
 
     def begin_epoch(self, plan: EpochPlan) -> None:
         self.batches.begin_epoch(plan)
-        self.sums.clear()
+        self.team.sums.clear(self.row)
         self.model.train()
 
     def step(self, start: int, stop: int, factor: float) -> None:
@@ -72,7 +71,7 @@ class FusedEngine:
 
     def totals(self) -> tuple[float, float]:
         self.team.check()
-        return self.sums.mean()
+        return self.team.sums.mean(self.row)
 
     def leave(self) -> None:
         """Take no more steps: the other members no longer wait for this one."""
@@ -190,6 +189,7 @@ class _Team:
             # A member that is new has been in no team.
             self.has_velocity |= bool(member.places) and member.team.has_velocity
             member.move_in(self, row)
+        self.sums = Totals(self.device, members=len(members))
         self._factor = torch.ones(1, device=self.device)
         self._last_factor = 1.0
         self._graph()
@@ -267,8 +267,7 @@ class _Team:
             self.spec.nesterov,
         )  # fmt: skip
         self.batches_tracked += 1
-        for member in self.members:
-            member.sums.add(loss[member.row], correct[member.row], labels.shape[1])
+        self.sums.add(loss, correct, labels.shape[1])
 
     def loaded(self, has_velocity: bool) -> None:
         """The values are other ones now."""
@@ -279,7 +278,7 @@ class _Team:
     def evaluate(self, member: FusedEngine) -> dict[str, float]:
         """The first member that asks has all of them evaluated, in one pass over the test set."""
         if not self._evaluated or len(self.members) == 1:
-            totals = [TestTotals() for _ in self.members]
+            totals = [TestTotals(self.device) for _ in self.members]
             for images, labels in member.batches.test():
                 for one, logits in zip(
                     totals, self.program.logits(self._nhwc(images)[None]), strict=True

@@ -1,11 +1,13 @@
 """A training step as one CUDA graph: hundreds of kernels launched by a single call."""
 
+import gc
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 Learn = Callable[..., None]
+_FIRST = 2  # steps before a capture: the second one finds what the first has made
 
 
 def are_usable(device: torch.device) -> bool:
@@ -15,36 +17,55 @@ def are_usable(device: torch.device) -> bool:
 class GraphedSteps:
     """Calls `learn(*inputs)`, by a CUDA graph for each shape of the inputs.
 
-    The first step of a shape runs as it is (kernels are compiled then), the second is captured, and
-    from there on steps are replays. What `learn` reads besides its inputs must keep its place in
-    memory, and it must not wait for the device.
+    The first steps of a shape run as they are (kernels are compiled then, and buffers made), the
+    next is captured, and from there on steps are replays. What `learn` reads besides its inputs
+    must keep its place in memory, and it must not wait for the device. pool_bytes: what the graphs
+    hold beside torch's other memory, where no peak shows it.
     """
 
     def __init__(self, learn: Learn) -> None:
-        self.learn = learn
+        self.learn, self.pool_bytes = learn, 0
         self._shapes: dict[tuple[torch.Size, ...], _Step] = {}
 
     def __call__(self, *inputs: Tensor) -> None:
-        step = self._shapes.setdefault(tuple(each.shape for each in inputs), _Step())
-        if not step.inputs:
-            step.inputs = tuple(each.clone() for each in inputs)
-            _aside(self.learn, step.inputs)
-            return
+        step = self._shapes.setdefault(tuple(each.shape for each in inputs), _Step(inputs))
         for mine, given in zip(step.inputs, inputs, strict=True):
             mine.copy_(given)
-        if step.graph is None:
-            step.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(step.graph):  # records, and does not execute
-                self.learn(*step.inputs)
-        step.graph.replay()
+        if step.graph is not None:
+            step.graph.replay()
+        elif step.taken < _FIRST:
+            _aside(self.learn, step.inputs)
+            step.taken += 1
+        else:
+            before = torch.cuda.memory_reserved()
+            step.graph = _captured(self.learn, step.inputs)
+            self.pool_bytes += torch.cuda.memory_reserved() - before
+            step.graph.replay()  # capturing has executed nothing
 
 
 class _Step:
     """One shape's inputs and graph, each at a place of its own."""
 
-    def __init__(self) -> None:
-        self.inputs: tuple[Tensor, ...] = ()
+    def __init__(self, inputs: tuple[Tensor, ...]) -> None:
+        self.inputs = tuple(torch.empty_like(each) for each in inputs)
         self.graph: torch.cuda.CUDAGraph | None = None
+        self.taken = 0
+
+
+def _captured(learn: Learn, inputs: tuple[Tensor, ...]) -> torch.cuda.CUDAGraph:
+    """A graph that an error leaves to the next try. Meanwhile nothing old is freed: that a graph
+    goes, with its memory, while another one is recorded is not allowed."""
+    graph = torch.cuda.CUDAGraph()
+    collecting = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        with torch.cuda.graph(graph):
+            learn(*inputs)
+    finally:
+        if collecting:
+            gc.enable()
+    return graph
 
 
 def _aside(learn: Learn, inputs: tuple[Tensor, ...]) -> None:

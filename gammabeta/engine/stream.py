@@ -87,6 +87,9 @@ class StreamedBatches(MadeBatches):
             _cancel(future for batch in batches for future in batch)
         self._say()
 
+    def _pixels(self) -> int:
+        return self.spec.image_size**2
+
     def close(self) -> None:
         self._forget()
         self._pool.shutdown(cancel_futures=True)

@@ -11,6 +11,7 @@ each value after a join is positive. With mu and inv = 1/sqrt(var + eps) over (N
 where u is the gradient at BatchNorm's output and n = N H W (Ioffe and Szegedy 2015, section 3).
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -124,7 +125,7 @@ class Program:
         """The pooled features (M, N, F). In training it keeps what `backward` needs and updates the
         running statistics."""
         if not training:
-            self.scale.copy_(self.gamma * torch.rsqrt(self.running_var + self._eps()))
+            self.scale.copy_(self.gamma * torch.rsqrt(self.running_var + self.eps))
             self.shift.copy_(self.beta - self.running_mean * self.scale)
         self.kept: list[Kept] = []
         self.training = training
@@ -241,7 +242,9 @@ class Program:
     def _linear(self, features: Tensor) -> Tensor:
         return features @ self.head_weight.mT + self.head_bias[:, None]
 
-    def _eps(self) -> Tensor:
+    @functools.cached_property
+    def eps(self) -> Tensor:
+        """(P,), on the device."""
         eps = [torch.full((layer.channels,), layer.eps) for layer in self.plan.layers]
         return torch.cat(eps).to(self.scale)
 

@@ -98,16 +98,20 @@ class NormAct(torch.autograd.Function):
         if needed:
             ctx.save_for_backward(z, mean, inv, s, t, bits)
         ctx.relu, ctx.joined = relu, joined
+        ctx.set_materialize_grads(False)  # no zeros for outputs that have no gradient
         ctx.mark_non_differentiable(mean, var)
         return out, mean, var, ctx.n
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+        if gradient is None:
+            return (None,) * 9
         z, mean, inv, s, t, bits = ctx.saved_tensors
         g = gradient.contiguous().to(z.dtype)
         want_z, want_gamma, want_beta, want_residual = ctx.needs_input_grad[:4]
-        dbeta = dgamma = torch.zeros_like(s)
+        dbeta: Tensor | None = None
+        dgamma: Tensor | None = None
         through_statistics = ctx.of_batch and want_z
         if want_gamma or want_beta or through_statistics or ctx.joined:
             opened = bits if ctx.joined else (s, t) if ctx.relu else None
@@ -117,19 +121,22 @@ class NormAct(torch.autograd.Function):
             g = g if masked is None else masked
         dz: Tensor | None = None
         if want_z:
-            n = ctx.n if ctx.of_batch else float("inf")
-            k1, k2 = dbeta, dgamma
-            if ctx.of_batch and ctx.across is not None:  # what the others have depends on z too
+            if not ctx.of_batch:
+                k1 = k2 = torch.zeros_like(s)
+            else:
+                assert dbeta is not None
+                assert dgamma is not None
                 both = torch.stack([dbeta, dgamma])
-                ctx.across.sum(both)
-                k1, k2 = both
+                if ctx.across is not None:  # what the others have depends on z too
+                    ctx.across.sum(both)
+                k1, k2 = both / ctx.n
             still_masked = t if ctx.relu and not ctx.joined else None
-            dz = passes.input_gradient(g, z, mean, inv, s, k1 / n, k2 / n, still_masked)
+            dz = passes.input_gradient(g, z, mean, inv, s, k1, k2, still_masked)
             dz = dz.permute(0, 3, 1, 2)
         return (
             dz,
-            dgamma.to(ctx.dtype) if want_gamma else None,
-            dbeta.to(ctx.dtype) if want_beta else None,
+            dgamma.to(ctx.dtype) if want_gamma and dgamma is not None else None,
+            dbeta.to(ctx.dtype) if want_beta and dbeta is not None else None,
             g.permute(0, 3, 1, 2) if want_residual else None,
             *[None] * 5,
         )

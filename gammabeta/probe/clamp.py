@@ -92,7 +92,7 @@ def _set(layers: list[torch.Tensor], values: Array) -> None:
 
 def _evaluate(subject: Subject) -> dict[str, float]:
     """test_accuracy and, with more than ten classes, test_top5."""
-    totals = TestTotals()
+    totals = TestTotals(subject.device)
     for images, labels in subject.test():
         logits = subject.logits(images)
         totals.add(logits, labels)
