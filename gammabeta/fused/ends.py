@@ -5,12 +5,12 @@ it, totals for layers too wide to merge them themselves, and the optimiser. See 
 import triton
 import triton.language as tl
 
-from gammabeta.fused.partials import keep_partial, normals, scales, slopes
+from gammabeta.fused.partials import PLACES, keep_partial, normals, scales, slopes
 from gammabeta.fused.windows import CONVOLUTION, IDENTITY
 from gammabeta.passes.kernels import pack, unpack
 
 
-@triton.jit
+@triton.jit(do_not_specialize=PLACES)
 def settle(
     partial, state, values, offset, width, values_width, rows, span,
     SHARED: tl.constexpr, CHANNELS: tl.constexpr, PROGRAMS: tl.constexpr, PADDED: tl.constexpr,
@@ -26,7 +26,7 @@ def settle(
     )  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=PLACES)
 def settle_back(
     partial, state, gradient, offset, width, values_width,
     PART: tl.constexpr, CHANNELS: tl.constexpr, PROGRAMS: tl.constexpr, PADDED: tl.constexpr,
@@ -41,7 +41,7 @@ def settle_back(
     )  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=PLACES)
 def leave(
     z, skip, features, bits, partial_in, partial_side_in,
     state, values, offset, offset_side, width, values_width, rows, span_in,
@@ -87,7 +87,7 @@ def leave(
     tl.store(features + to, mean, mask=column < CHANNELS)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=PLACES)
 def leave_back(
     dfeatures, bits, below, side_below, out, partial,
     state, offset_below, offset_side_below, width, rows,

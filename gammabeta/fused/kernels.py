@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 
 from gammabeta.fused.partials import (
+    PLACES,
     SCALE,
     SHIFT,
     fetch,
@@ -43,7 +44,7 @@ from gammabeta.fused.windows import (
 from gammabeta.passes.kernels import add_tile, pack, unpack
 
 
-@triton.jit
+@triton.jit(do_not_specialize=PLACES)
 def convolve(
     z_in, skip, weight, side_weight, a, bits, z, side,
     partial_in, partial_side_in, partial, partial_side,
@@ -203,7 +204,7 @@ def convolve(
             keep_partial(partial_side, 1, 2, member, program, channel, side_m2, PADDED)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=PLACES)
 def convolve_back(
     u, z, weight, u_skip, side, side_weight, bits, below, side_below, out,
     partial_in, partial_skip, partial,

@@ -15,6 +15,9 @@ import triton.language as tl
 
 from gammabeta.passes.kernels import merge
 
+# Arguments that differ from layer to layer and from subset to subset: a kernel compiled for each of
+# their values' divisors would compile for minutes.
+PLACES = ["offset", "offset_side", "offset_below", "offset_side_below", "width", "values_width"]
 MEAN, INV, SCALE, SHIFT, RUNNING_MEAN, RUNNING_VAR = (tl.constexpr(row) for row in range(6))
 ROWS_OF_STATE = 6
 
