@@ -101,6 +101,34 @@ def run_rows(runs: Iterable[RunFolder]) -> list[RunRow]:
     return [_row(run) for run in runs]
 
 
+def damage_of(run: RunFolder) -> str | None:
+    """Why a run can be in no table and no figure, in a line; None where it can: its spec.json,
+    inputs.json and metrics.jsonl can be read and hold what training writes."""
+    if run.damage is not None:
+        return run.damage
+    try:
+        run.metrics()
+        inputs = run.inputs
+    except RunError as error:
+        return str(error)
+    data, subset, tensors = (inputs.get(key) for key in ("data", "subset", "tensors"))
+    if (
+        _holds(data, {"sha256": str, "source": str, "train": int, "test": int, "num_classes": int})
+        and _holds(subset, {"trained": int, "total": int})
+        and isinstance(tensors, list)
+        and all(_holds(row, {"name": str, "role": str, "trained": int}) for row in tensors)
+    ):
+        return None
+    path = run.path / "inputs.json"
+    return f"{path} is damaged: remove the run folder and train it again"
+
+
+def _holds(found: Any, kinds: dict[str, type]) -> bool:
+    return isinstance(found, dict) and all(
+        isinstance(found.get(key), kind) for key, kind in kinds.items()
+    )
+
+
 def spread(values: Iterable[float | None]) -> Spread | None:
     """Mean, lowest, highest and count of the values that are there; None when none is."""
     known = [value for value in values if value is not None]
@@ -138,10 +166,7 @@ def _by_data(
     pairs: Sequence[tuple[RunFolder, RunRow]],
 ) -> dict[str | None, list[tuple[RunFolder, RunRow]]]:
     """Runs by the sha256 of their data; those that do not say it go with the first that does."""
-    of = [
-        None if row.status == DAMAGED else run.inputs.get("data", {}).get("sha256")
-        for run, row in pairs
-    ]
+    of = [None if row.status == DAMAGED else run.inputs["data"]["sha256"] for run, row in pairs]
     first = next((sha256 for sha256 in of if sha256 is not None), None)
     found: dict[str | None, list[tuple[RunFolder, RunRow]]] = {}
     for sha256, pair in zip(of, pairs, strict=True):
@@ -270,12 +295,12 @@ def plain(value: Any) -> str:
 
 def _row(run: RunFolder) -> RunRow:
     spec, result, status, error = run.spec, run.result or {}, str(run.status), None
-    try:
-        if run.damage is not None:
-            raise RunError(run.damage)
-        metrics, subset = run.metrics(), run.inputs.get("subset", {})
-    except RunError as damage:
-        metrics, subset, result, status, error = [], {}, {}, DAMAGED, str(damage)
+    metrics: list[dict[str, Any]] = []
+    subset: dict[str, Any] = {}
+    if (damage := damage_of(run)) is not None:
+        result, status, error = {}, DAMAGED, damage
+    else:
+        metrics, subset = run.metrics(), run.inputs["subset"]
     last = {**(metrics[-1] if metrics else {}), **result}
     trained, total = subset.get("trained"), subset.get("total")
     seconds = [finite(row.get("seconds")) for row in metrics]

@@ -22,7 +22,7 @@ from gammabeta.data import (
     unnormalised,
 )
 from gammabeta.environment import launched
-from gammabeta.errors import InputError, about
+from gammabeta.errors import InputError, RunError, about
 from gammabeta.fingerprint import check_fingerprint, fingerprint
 from gammabeta.models import architecture, create_model
 from gammabeta.spec import RunSpec
@@ -219,7 +219,7 @@ def inputs(data: Dataset, subset: Subset, model: nn.Module) -> dict[str, Any]:
 
 
 def check_data(folder: RunFolder, data: Dataset) -> None:
-    began_with = folder.inputs["data"]["sha256"]
+    began_with = str(folder.inputs["data"].get("sha256"))
     if data.sha256 != began_with:
         raise InputError(
             f"run {folder.id} began with other data (sha256 {began_with[:12]}, now "
@@ -228,8 +228,13 @@ def check_data(folder: RunFolder, data: Dataset) -> None:
 
 
 def check_start(folder: RunFolder, model: nn.Module) -> None:
-    tensors = folder.inputs["tensors"]
-    check_fingerprint(model, {row["name"]: row["sha256"] for row in tensors if row["sha256"]})
+    try:
+        tensors = folder.inputs["tensors"]
+        marks = {row["name"]: row["sha256"] for row in tensors if row["sha256"]}
+    except (LookupError, TypeError):
+        path = folder.path / "inputs.json"
+        raise RunError(f"{path} is damaged: remove the run folder and train it again") from None
+    check_fingerprint(model, marks)
 
 
 def check_equal(ours: dict[str, Any], theirs: dict[str, Any]) -> None:

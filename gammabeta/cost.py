@@ -83,10 +83,10 @@ class Costs:
         try:
             sessions = folder.env["sessions"]
             last = folder.metrics()[-1]["step"] if result.get("status") == "ok" else 0
-        except (RunError, LookupError):
+            here = all(self._is_alike(each) for each in sessions)
+            return float(result["seconds"] / last) if last and here else None
+        except (RunError, LookupError, TypeError):
             return None
-        here = all(self._is_alike(each) for each in sessions)
-        return result["seconds"] / last if last and here else None
 
     def _is_alike(self, session: dict[str, Any]) -> bool:
         """The same hardware and number of threads, and the engine that is asked for."""

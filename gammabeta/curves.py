@@ -99,5 +99,5 @@ def gamma_pools(runs: Iterable[RunFolder]) -> list[GammaPool]:
 def _by_subset(runs: Iterable[RunFolder]) -> dict[str, list[RunFolder]]:
     members: dict[str, list[RunFolder]] = {}
     for run in runs:
-        members.setdefault(run.spec["trainable"], []).append(run)
+        members.setdefault(str(run.spec.get("trainable", "")), []).append(run)
     return members

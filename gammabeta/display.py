@@ -15,7 +15,7 @@ from gammabeta.analysis import plain, run_rows, spread
 from gammabeta.names import PAPER_NETWORKS
 from gammabeta.paper import published_accuracy
 from gammabeta.paper.networks import model_row
-from gammabeta.run import Run, load_run
+from gammabeta.run import Run, find, load_run
 from gammabeta.spec import RunSpec
 from gammabeta.store import RunFolder
 from gammabeta.subset import Verdict
@@ -205,7 +205,7 @@ def print_plan(
             "spec": spec.to_dict(),
         }
         for spec in specs
-        for folder in [RunFolder.find(root, spec.id, spec.to_dict())]
+        for folder in [find(spec, root)]
     ]
     if as_json:
         print(json.dumps(rows, indent=1))

@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gammabeta.analysis import damage_of
 from gammabeta.cost import Costs, Estimate
 from gammabeta.data import Dataset, Reading
 from gammabeta.engine import choose_device, fast_precision
-from gammabeta.errors import GammabetaError, InputError, about, suggest
+from gammabeta.errors import GammabetaError, InputError, RunError, about, suggest
 from gammabeta.figures import write_figures
 from gammabeta.paper import Experiment, Scale, choose_scale, experiments
 from gammabeta.paper.points import STAND_INS, View, collect, recipe
@@ -146,9 +147,11 @@ def write(
 ) -> Written:  # fmt: skip
     """Measure the finished runs as their experiment wants it (`gammabeta.probe`; what is there is
     not measured again), and write each view's table and figure into the folder `out`. A run that
-    cannot be measured keeps no other, and no table, from being written."""
+    cannot be measured, or read, keeps no other, and no table, from being written."""
     loaded: dict[str, Dataset] = {}
-    failed: list[GammabetaError] = []
+    failed = _unreadable(views)
+    for error in failed:
+        say(str(error))
     for view in views:
         for folder in view.runs if view.experiment.probes else []:
             try:
@@ -160,6 +163,16 @@ def write(
                 say(f"{folder.id}: {error}")
                 failed.append(error)
     return Written({view.experiment.name: write_figures(view, out) for view in views}, failed)
+
+
+def _unreadable(views: Sequence[View]) -> list[GammabetaError]:
+    """Finished runs of which a file is damaged: they are in no point."""
+    others = {run.path: run for view in views for point in view.points for run in point.others}
+    return [
+        RunError(f"run {run.id}, which has finished: {damage}")
+        for run in others.values()
+        if run.status == "ok" and (damage := damage_of(run)) is not None
+    ]
 
 
 def check_out(folder: Path) -> None:

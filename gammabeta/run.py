@@ -120,29 +120,27 @@ def train_team(
                 f"({why}): write fused, or train them one after another",
                 "engine",
             )
-    with about("runs"):
-        folders = [
-            RunFolder.create(
-                Path(runs), each.spec.id, each.spec.to_dict(),
-                inputs(each.data, each.subset, each.model),
-            )
-            for each in made
-        ]  # fmt: skip
+    errors: dict[str, Exception] = {}
+    folders = []
+    for each in made:
+        with _noted(errors, each.spec.id), about("runs"):
+            built_from = inputs(each.data, each.subset, each.model)
+            folder = RunFolder.create(Path(runs), each.spec.id, each.spec.to_dict(), built_from)
+            folders.append((each, folder))
     session = environment(chosen) | {"engine": engine_class.name}
     if isinstance(made[0].data.train, Pictures):
         session["decoding_threads"] = made[0].data.train.workers
-    errors: dict[str, Exception] = {}
     with contextlib.ExitStack() as locks:
         ready = []
-        for each, folder in zip(made, folders, strict=True):
-            with _noted(errors, folder):
+        for each, folder in folders:
+            with _noted(errors, folder.id):
                 locks.enter_context(folder.lock())
                 if not _is_done(folder):  # another process may have finished it while we waited
                     ready.append(_rewind(each, folder, engine_class.name))
         for together in _by_epoch(ready):
             team = []
             for member in together:
-                with _noted(errors, member.folder):
+                with _noted(errors, member.folder.id):
                     member.folder.record_session(
                         session
                         | {"after_epoch": member.epoch, "notes": member.notes}
@@ -221,28 +219,37 @@ def _train_together(
 
 
 def waiting(specs: Sequence[RunSpec], runs: str | Path) -> list[RunSpec]:
-    """Those of `specs` that have not finished, each once. Raises InputError for a folder `runs`
-    that cannot hold them."""
+    """Those of `specs` that have not finished, each once; among them those whose folder is damaged,
+    so that each fails by itself. Raises InputError for a folder `runs` that cannot hold them."""
     with about("runs"):
         if not str(runs):
             raise InputError("the folder for runs has no name: write for example runs")
-        found = {
-            spec.id: (spec, RunFolder.find(Path(runs), spec.id, spec.to_dict())) for spec in specs
-        }
+        found = {spec.id: (spec, find(spec, Path(runs))) for spec in specs}
     return [spec for spec, folder in found.values() if folder is None or not _is_done(folder)]
 
 
+def find(spec: RunSpec, runs: Path) -> RunFolder | None:
+    """The folder of a run, if it is there, with `damage` if it cannot be read or has another spec.
+    Raises InputError where `runs` can hold no run, or something else has its name."""
+    try:
+        return RunFolder.find(runs, spec.id, spec.to_dict())
+    except InputError as error:
+        if not (runs / spec.id / "inputs.json").exists():  # only a run has it
+            raise
+        return RunFolder(runs / spec.id, {}, damage=str(error))
+
+
 def _is_done(folder: RunFolder) -> bool:
-    return folder.result is not None and folder.result["status"] == "ok"
+    return folder.status == "ok"
 
 
 @contextlib.contextmanager
-def _noted(errors: dict[str, Exception], folder: RunFolder) -> Iterator[None]:
+def _noted(errors: dict[str, Exception], run_id: str) -> Iterator[None]:
     """What is wrong with one folder is noted, and does not stop the runs in the others."""
     try:
         yield
     except GammabetaError as error:
-        errors[folder.id] = error
+        errors[run_id] = error
 
 
 @dataclass(frozen=True)

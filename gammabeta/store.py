@@ -55,8 +55,8 @@ class RunFolder:
     """One run on the disk. `create` and `open` make it; every write is down on the disk on return.
 
     Writers hold `lock()`; reading needs no lock. Each write that the disk refuses raises RunError
-    and leaves what was there before. damage: why spec.json cannot be read (`list_runs` alone makes
-    such a folder, which can be listed and removed); `spec` is then empty.
+    and leaves what was there before. damage: why spec.json cannot be read (`list_runs` and
+    `run.find` make such a folder, which can be listed and removed); `spec` is then empty.
     """
 
     path: Path
@@ -135,7 +135,7 @@ class RunFolder:
         """What `create` was given. Raises RunError if inputs.json is gone or damaged."""
         path = self.path / "inputs.json"
         inputs = decode_json(bytes_of(path))
-        if not isinstance(inputs, dict):
+        if not isinstance(inputs, dict) or not isinstance(inputs.get("data"), dict):
             raise RunError(f"{path} is damaged: remove the run folder and train it again")
         return inputs
 

@@ -1,12 +1,14 @@
 """Run folders as training leaves them, without any training: for what only reads a store."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from gammabeta import RunSpec
 from gammabeta.build import inputs, make_network
 from gammabeta.data import load_dataset
+from gammabeta.probe.read import FORMAT
 from gammabeta.store import RunFolder
 
 
@@ -49,3 +51,15 @@ def write_point(
         result = {"status": "ok", "test_accuracy": accuracy, "epoch": spec.epochs}
         folder.write_result(result | ({"test_top5": top5} if top5 is not None else {}))
     return folder
+
+
+def write_probe(
+    run: RunFolder, name: str, found: dict[str, Any], images: int = 0, **made_from: object
+) -> None:
+    """What a probe found, beside the run, as made today of its last epoch. made_from: what else the
+    file says that it was made from."""
+    head = {"gammabeta": "0", "epoch": run.epochs_done, "images": images,
+            "data_sha256": run.inputs["data"]["sha256"], **made_from}  # fmt: skip
+    run.write_probe(
+        name, found | {"format": FORMAT, "probe": name, "run": run.id, "made_from": head}
+    )

@@ -70,9 +70,15 @@ def test_what_no_longer_holds_is_made_again(run):
         plan(run, ["clamp"], images=10)
     assert plan(run, ["clamp"], images=10, again=True).missing == ("clamp",)
     found = run.folder.probe("clamp")
-    for change in ({"epoch": 2}, {"gammabeta": "0"}, {"data_sha256": "0"}):
+    for change in ({"epoch": 2}, {"data_sha256": "0"}):
         run.folder.write_probe("clamp", found | {"made_from": found["made_from"] | change})
         assert plan(run, ["clamp"], images=20).missing == ("clamp",)
+    for change in ({"points": []}, {"format": 0}, {"summary": None}, {"made_from": []}):
+        run.folder.write_probe("clamp", found | change)
+        assert plan(run, ["clamp"], images=20).missing == ("clamp",)
+    other = found | {"made_from": found["made_from"] | {"gammabeta": "0"}}
+    run.folder.write_probe("clamp", other)
+    assert plan(run, ["clamp"], images=20).missing == ()  # another version measures the same
     run.folder.write_probe("clamp", found | {"asked": {}})
     assert plan(run, ["clamp"], images=20).missing == ("clamp",)
     run.folder.write_probe("clamp", found)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from few import few_images
 from probed import all_images, by_hand, trained
-from stores import write_point
+from stores import write_point, write_probe
 from test_figures_measured import activity_probe, clamp_probe
 
 from gammabeta import RunSpec
@@ -146,7 +146,7 @@ def test_shares_over_networks_are_drawn_where_there_are_two(tmp_path):
     for spec, gammas in ((RunSpec(), (0.0, 1.0)), (RunSpec(seed=1), (0.5, 1.0)),
                          (deep, (0.0, 0.001, 0.5, 2.0))):  # fmt: skip
         run = write_point(tmp_path, spec, 0.48, gammas=gammas)
-        run.write_probe("activity", activity_probe((200, 0, 0, 0), (0, 0, 0, 200)))
+        write_probe(run, "activity", activity_probe((200, 0, 0, 0), (0, 0, 0, 200)))
     view = view_of(tmp_path, "gammas")
     assert small_shares(view.done[0]).mean == 0.25
     (drawing,) = (each for each in drawings(view) if each.key == "depth")
@@ -166,13 +166,13 @@ def test_runs_that_saw_other_images_are_told_apart(tmp_path):
         run = write_point(tmp_path, RunSpec(seed=seed), 0.48)
         accuracy = 0.1 if images == 500 else 0.5
         clamp = clamp_probe([accuracy] * 3, [[0.5], [0.1], [0.1]])
-        run.write_probe("clamp", clamp | {"made_from": {"images": images}})
+        write_probe(run, "clamp", clamp, images)
         off = (200,) * 4 if images == 500 else (0,) * 4
-        run.write_probe("activity", activity_probe(off) | {"made_from": {"images": images}})
+        write_probe(run, "activity", activity_probe(off), images)
     run = write_point(tmp_path, RunSpec(trainable="all"), 0.9)
     clamp = clamp_probe([0.9] * 3, [[0.5], [0.1], [0.1]])
-    run.write_probe("clamp", clamp | {"made_from": {"images": 1000}})
-    run.write_probe("activity", activity_probe((0,) * 4) | {"made_from": {"images": 1000}})
+    write_probe(run, "clamp", clamp, 1000)
+    write_probe(run, "activity", activity_probe((0,) * 4), 1000)
 
     view = view_of(tmp_path, "clamp")
     bn, everything = view.done

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from stores import write_point
+from stores import write_point, write_probe
 
 from gammabeta import RunSpec
 from gammabeta.figures import WIDE, drawings
@@ -23,7 +23,7 @@ def clamp_probe(accuracies, random):
             THRESHOLDS, (0.0, 0.25, 0.5), accuracies, random, strict=True
         )
     ]
-    return {"points": points, "made_from": {"images": 1000}}
+    return {"points": points}
 
 
 def activity_probe(*off):
@@ -52,11 +52,15 @@ def store(tmp_path_factory):
     for seed, shift in ((0, 0.0), (1, 0.02)):
         run = write_point(root, RunSpec(seed=seed), 0.48, gammas=(1.0,))
         accuracies = [0.5 + shift, 0.49 + shift, 0.2]
-        run.write_probe("clamp", clamp_probe(accuracies, [[0.5, 0.5], [0.1, 0.3], [0.1, 0.1]]))
-        run.write_probe("activity", activity_probe((200, 199, 0, 0), (0, 0, 0, 200 * seed)))
-        run.write_probe("gammas", gammas_probe([0.0, 0.5], [0.001, 0.002], [0.3, 0.4]))
+        write_probe(
+            run, "clamp", clamp_probe(accuracies, [[0.5, 0.5], [0.1, 0.3], [0.1, 0.1]]), 1000
+        )
+        write_probe(run, "activity", activity_probe((200, 199, 0, 0), (0, 0, 0, 200 * seed)))
+        write_probe(run, "gammas", gammas_probe([0.0, 0.5], [0.001, 0.002], [0.3, 0.4]))
     run = write_point(root, RunSpec(trainable="all"), 0.9, trained=175_258, gammas=(0.5, 0.0, 1.0))
-    run.write_probe("clamp", clamp_probe([0.9, 0.9, 0.8], [[0.9, 0.9], [0.7, 0.7], [0.5, 0.5]]))
+    write_probe(
+        run, "clamp", clamp_probe([0.9, 0.9, 0.8], [[0.9, 0.9], [0.7, 0.7], [0.5, 0.5]]), 1000
+    )
     return root
 
 
@@ -99,7 +103,7 @@ def test_captions_say_how_many_images_a_probe_saw(store, tmp_path):
     for seed, images in ((0, 500), (1, 10_000)):
         run = write_point(tmp_path, RunSpec(seed=seed), 0.48)
         probe = clamp_probe([0.5, 0.5, 0.2], [[0.5], [0.1], [0.1]])
-        run.write_probe("clamp", probe | {"made_from": {"images": images}})
+        write_probe(run, "clamp", probe, images)
     assert caption(view_of(tmp_path, "clamp"), "").endswith(
         "Measured on 10,000 test images. Left out: 1 run of ResNet-14 under bn measured on 500."
     )

@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 from few import few_images
-from stores import write_point
+from stores import write_point, write_probe
 from test_report import Page, plain
 
 import gammabeta
@@ -95,7 +95,7 @@ def test_the_page_tells_of_the_report_once_with_its_maps(run, tmp_path):
         "shortened counterpart here" in text
     )
     assert "<image" not in text
-    bn.write_probe("maps", run.probe("maps"))
+    write_probe(bn, "maps", run.probe("maps"))
     text = plain(report_html(list_runs(tmp_path)))
     page = Page(text)
     assert len(page.ids) == len(set(page.ids))

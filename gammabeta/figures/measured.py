@@ -1,7 +1,8 @@
 """What was measured on the runs of a point: gammas and betas, clamp curves, ReLU activity.
 
 Read from the probes beside the runs, gammas and betas also from the last checkpoint where there is
-no probe. Probes of one point that saw different numbers of test images are never in one mean.
+no probe of the finished run that can be read. Probes of one point that saw different numbers of
+test images are never in one mean.
 """
 
 from collections import Counter
@@ -15,7 +16,14 @@ from gammabeta.curves import GammaPool, gammas
 from gammabeta.gammas import SMALL, small_share
 from gammabeta.paper.points import Point, View
 from gammabeta.probe.gammas import QUANTILES
-from gammabeta.probe.read import ClampCurve, clamp_curve, layer_values, relu_activity
+from gammabeta.probe.read import (
+    ClampCurve,
+    clamp_curve,
+    images_seen,
+    layer_values,
+    relu_activity,
+    trouble,
+)
 from gammabeta.store import RunFolder
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -78,11 +86,17 @@ def probed(point: Point, probe: str) -> Probed:
     """The runs of a point whose probe was made on as many images."""
     seen = {}
     for run in point.runs:
-        if (found := run.probe(probe)) is not None:
-            seen[run] = int(found.get("made_from", {}).get("images", 0))
+        if (images := images_seen(run, probe)) is not None:
+            seen[run] = images
     most = max(seen.values(), default=0)
     left = Counter(each for each in seen.values() if each != most)
     return Probed([run for run, each in seen.items() if each == most], most, dict(left))
+
+
+def not_read(view: View) -> list[str]:
+    """The probes of finished runs that are there and not read: stale, or damaged; a line each."""
+    found = (trouble(run, probe) for probe in view.experiment.probes for run in view.runs)
+    return list(dict.fromkeys(line for line in found if line is not None))
 
 
 def pools_by_network(view: View, kind: str = "gamma") -> dict[str, list[GammaPool]]:

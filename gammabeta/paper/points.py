@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from gammabeta.analysis import Spread, counted, finite, spread
+from gammabeta.analysis import Spread, counted, damage_of, finite, spread
 from gammabeta.paper.experiment import Experiment
 from gammabeta.paper.published import (
     IMAGENET_CLASSES,
@@ -33,8 +33,8 @@ class Point:
     """One point of a figure. spec: as it was run, with seed 0. published, published_top5: of the
     point's published recipe, in 0..1, however short our own runs are; None where a run of ours is
     of other data. runs: those that have finished, by seed, all on the same data; left: those that
-    have finished on other data; others: those that have begun and not finished. trained: how many
-    values train."""
+    have finished on other data; others: those that have begun and not finished, or that cannot be
+    read. trained: how many values train."""
 
     spec: RunSpec
     published: float | None
@@ -194,7 +194,7 @@ def _point(
     spec: RunSpec, published: float | None, top5: float | None, index: dict[str, list[RunFolder]]
 ) -> Point:
     runs = index.get(_seedless(spec.to_dict()), [])
-    done, left = _same_data([run for run in runs if run.status == "ok"])
+    done, left = _same_data([run for run in runs if run.status == "ok" and damage_of(run) is None])
     if other_data(done):
         published = top5 = None
     results = [run.result or {} for run in done]

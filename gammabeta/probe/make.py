@@ -2,7 +2,8 @@
 
 A file says what it was made from: {format, probe, run, made_from: {gammabeta, epoch, images,
 data_sha256}, asked: the probe's settings, environment, summary, ...}. While all of this is what it
-would be today (the environment may differ), it is fresh and not made again.
+would be today (the environment and gammabeta's version may differ), and the rest can be read, it is
+fresh and not made again.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,11 +20,10 @@ from gammabeta.engine import choose_device
 from gammabeta.environment import environment
 from gammabeta.errors import InputError, about, suggest
 from gammabeta.probe import activity, clamp, gammas, maps
+from gammabeta.probe.read import FORMAT, images_seen, trouble
 from gammabeta.probe.subject import Subject, make_subject
 from gammabeta.run import Run
 from gammabeta.version import __version__
-
-FORMAT = 1  # of the files
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,12 @@ def plan(
     }
     missing = tuple(name for name in names if again or not _is_fresh(run, heads[name]))
     for name in missing if images is not None and not again else ():
-        found = (run.folder.probe(name) or {}).get("made_from", {}).get("images", 0)
-        if found > images and _is_fresh(run, _with_images(heads[name], found)):
+        found = images_seen(run.folder, name) or 0
+        if (
+            images is not None
+            and found > images
+            and _is_fresh(run, _with_images(heads[name], found))
+        ):
             raise InputError(
                 f"images is {images}, but {name} of run {run.id} was measured on {found:,} test "
                 f"images, which would be lost: write {found} or more, or add --again",
@@ -137,7 +141,11 @@ def check_probes(names: Sequence[str]) -> None:
 
 def _is_fresh(run: Run, head: dict[str, Any]) -> bool:
     found = run.folder.probe(head["probe"])
-    return found is not None and all(found.get(key) == value for key, value in head.items())
+    if found is None or trouble(run.folder, head["probe"]) is not None:
+        return False
+    found = found | {"made_from": found["made_from"] | {"gammabeta": __version__}}
+    same = all(found.get(key) == value for key, value in head.items())
+    return same and isinstance(found.get("summary"), dict)
 
 
 def _with_images(head: dict[str, Any], images: int) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from gammabeta.analysis import counted, plain, run_rows
 from gammabeta.figures.drawings import chance_of
-from gammabeta.figures.measured import clamped, pools_by_network, probed, quiet
+from gammabeta.figures.measured import clamped, not_read, pools_by_network, probed, quiet
 from gammabeta.figures.series import are_subsets, is_deep_against_wide, series
 from gammabeta.gammas import small_share
 from gammabeta.names import readable
@@ -130,7 +130,7 @@ def missing(view: View) -> list[str]:
     others = list(dict.fromkeys(run for point in view.points for run in point.others))
     for row in run_rows(others):
         said.append(f"{row.id} ({row.model}, {row.trainable}, seed {row.seed}): {reason(row)}.")
-    return said
+    return said + not_read(view)
 
 
 def published_sources(view: View) -> list[str]:
