@@ -1,16 +1,18 @@
 """How long runs will take on this machine, from steps that it has measured.
 
 Best is what a run like it took: of the same network, subset, precision and batch, on this hardware,
-read from the store. Else one step of the family's smallest network is timed, with a subset that
-needs the same gradients, and scaled by operations. It is timed anew in each process: what else the
-machine does matters, and it takes a second or two.
+read from the store; runs that shared their time, as several processes or as a team that trains in
+step, say nothing about it. Else one step of the family's smallest network is timed, with the spec's
+own batch and a subset that needs the same gradients, and scaled by operations. It is timed anew in
+each process: what else the machine does matters, and it takes a second or two.
 """
 
 import functools
 import json
 import math
+import statistics
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +35,8 @@ _SMALLEST = {
     "cifar_resnet": "cifar_resnet_14", "cifar_vgg": "cifar_vgg_11",
     "imagenet_resnet": "imagenet_resnet_18", "report_resnet20": "report_resnet20",
 }  # fmt: skip
-_IMAGES = {  # training and test images, height
+_LARGEST_BATCH = 128  # that is timed: three steps of larger ones take too long
+_IMAGES = {  # training and test images as published, height
     "cifar10": (50_000, 10_000, 32), "cifar100": (50_000, 10_000, 32), "digits": (4_000, 1_000, 32),
     "synthetic": (2_048, 512, 32), "imagenet": (1_281_167, 50_000, 224),
 }  # fmt: skip
@@ -49,21 +52,27 @@ class Estimate:
 
 
 class Costs:
-    """Estimates for one engine and device; `folders` are the runs that are there. say: called with
-    a line before a step is timed."""
+    """Estimates for one engine and device; `folders` are the runs that are there. images: training
+    and test images of imagenet, by its name, where that is known; else it is read from the newest
+    run on imagenet, and without one taken as published. say: called with a line before a step is
+    timed."""
 
     def __init__(
         self, folders: Iterable[RunFolder], engine: str = "auto", *, device: torch.device,
+        images: Mapping[str, tuple[int, int]] | None = None,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:  # fmt: skip
         folders = list(folders)
+        published = {name: each[:2] for name, each in _IMAGES.items()}
+        self.images = published | _images_of(folders) | dict(images or {})
         self.engine, self.device, self.say = engine, device, say
         self.hardware = hardware(device)
-        self.known = {
-            _like(folder.spec): seconds
-            for folder in folders
-            if (seconds := self._seconds_of(folder)) is not None
-        }
+        found: dict[str, list[float]] = {}
+        for folder in folders:
+            if (seconds := self._seconds_of(folder)) is not None:
+                found.setdefault(_like(folder.spec), []).append(seconds)
+        # one of them may have been slow, beside something else
+        self.known = {like: statistics.median(each) for like, each in found.items()}
         self.begun = {folder.id: folder.epochs_done for folder in folders}
         self.steps: dict[RunSpec, float] = {}  # seconds, of a step of the smallest networks
 
@@ -73,7 +82,9 @@ class Costs:
         for spec in specs:
             step = self.known.get(_like(spec.to_dict()))
             measured += step is not None
-            whole = _steps(spec) * (step or self._scaled(spec)) * (1 + _evaluation(spec))
+            images = self.images[spec.data]
+            each = step if step is not None else self._scaled(spec)
+            whole = _steps(spec, images[0]) * each * (1 + _evaluation(spec, *images))
             seconds += whole * (1 - self.begun.get(spec.id, 0) / spec.epochs)
         return Estimate(seconds, len(specs), measured)
 
@@ -89,19 +100,22 @@ class Costs:
             return None
 
     def _is_alike(self, session: dict[str, Any]) -> bool:
-        """The same hardware and number of threads, and the engine that is asked for."""
+        """The same hardware and number of threads, the engine that is asked for, and one run in one
+        process: the seconds of a team's member are its share."""
         threads = session.get("threads", torch.get_num_threads())
         return (
             session.get("hardware") == self.hardware
             and (threads == torch.get_num_threads() or self.device.type != "cpu")
             and self.engine in ("auto", session.get("engine"))
+            and session.get("processes", 1) == session.get("members", 1) == 1
         )
 
     def _scaled(self, spec: RunSpec) -> float:
         family = parse_name(spec.model).family
         small = RunSpec(
             model=_SMALLEST[family], trainable=_stand_in(family, spec.trainable),
-            data="synthetic", precision=spec.precision, batch_size=32, optimizer=spec.optimizer,
+            data="synthetic", precision=spec.precision, optimizer=spec.optimizer,
+            batch_size=min(spec.batch_size, _LARGEST_BATCH),
         )  # fmt: skip
         if small not in self.steps:
             self.say(f"timing a step of {small.model}, {small.trainable}, {small.precision} ...")
@@ -139,14 +153,32 @@ def _like(spec: dict[str, object]) -> str:
     return json.dumps([spec.get(name) for name in names])
 
 
-def _steps(spec: RunSpec) -> int:
-    count = min(_IMAGES[spec.data][0], spec.subsample or math.inf)
+def _images_of(folders: Sequence[RunFolder]) -> dict[str, tuple[int, int]]:
+    """(training, test) images of imagenet, which is whatever lies in a folder: those of the newest
+    run that saw all of them. Other data sets have what they have."""
+    found = {}
+    for folder in folders:
+        spec = folder.spec
+        part = any(spec.get(name) for name in ("subsample", "test_subsample", "validation"))
+        if spec.get("data") != "imagenet" or part:
+            continue
+        try:
+            data = folder.inputs["data"]
+            counts = data["train"], data["test"]
+        except (RunError, LookupError):
+            continue
+        if all(type(each) is int and each > 0 for each in counts):
+            found["imagenet"] = counts
+    return found
+
+
+def _steps(spec: RunSpec, train: int) -> int:
+    count = min(train, spec.subsample or math.inf)
     return spec.epochs * math.ceil(count / spec.batch_size)
 
 
-def _evaluation(spec: RunSpec) -> float:
+def _evaluation(spec: RunSpec, train: int, test: int) -> float:
     """Evaluation as a share of training: forward only, about a third of a step for each image."""
-    train, test, _ = _IMAGES[spec.data]
     test = min(test, spec.test_subsample or test)
     return test / min(train, spec.subsample or train) / 3
 

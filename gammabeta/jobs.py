@@ -1,13 +1,17 @@
-"""Pieces of work in processes of their own, so many at a time; Ctrl-C ends all of them.
+"""Pieces of work in processes of their own, so many at a time; Ctrl-C ends all of them, and so do
+SIGTERM to this process and its death in any other way.
 
 Not concurrent.futures: its pool hands out more work than there are workers, and what it has handed
 out cannot be taken back, so that after Ctrl-C the next piece would begin.
 """
 
+import _thread
 import contextlib
 import multiprocessing
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
@@ -22,11 +26,14 @@ def in_processes(
     work: Callable[[Piece], dict[str, str]], pieces: Sequence[Piece], jobs: int
 ) -> Iterator[tuple[Piece, dict[str, str] | None]]:
     """Give each piece with what `work` makes of it, as it is done; None where its process died.
-    work: a function that can be pickled. The processes share this one's threads."""
+    work: a function that can be pickled. The processes share this one's threads. Until it is closed
+    SIGTERM is as Ctrl-C (in the main thread, where alone Python hears signals)."""
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     threads = max(1, torch.get_num_threads() // jobs)
     left = list(reversed(pieces))
     active: dict[Any, tuple[Any, Piece]] = {}
+    heard = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if heard else None
     try:
         while left or active:
             while left and len(active) < jobs:
@@ -45,7 +52,11 @@ def in_processes(
                 process.join()
                 yield piece, found
     finally:
-        _end([process for process, _ in active.values()])
+        try:
+            _end([process for process, _ in active.values()])
+        finally:
+            if heard:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 def _end(processes: Sequence[Any]) -> None:
@@ -62,6 +73,7 @@ def _end(processes: Sequence[Any]) -> None:
 
 def _work(connection: Connection, work: Callable[[Any], Any], piece: Any, threads: int) -> None:
     signal.signal(signal.SIGINT, _once)
+    threading.Thread(target=_outlive_no_parent, daemon=True).start()
     torch.set_num_threads(threads)
     with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
         connection.send(work(piece))
@@ -71,3 +83,18 @@ def _once(number: int, frame: object) -> None:
     """Ctrl-C reaches every process of a terminal, and then we send it: the second must not hurt."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise KeyboardInterrupt
+
+
+def _outlive_no_parent() -> None:
+    """Stop this process as Ctrl-C would once its parent has died, however that was: killed, or with
+    its terminal. Else it would train on, unseen, and hold its run's lock."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    parent.join()  # waits on a pipe, or on Windows a handle, that only the parent holds
+    if hasattr(signal, "pthread_kill"):  # which also wakes a main thread that waits
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+    else:
+        _thread.interrupt_main()
+    time.sleep(_PATIENCE)
+    os._exit(1)

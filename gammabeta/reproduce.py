@@ -1,6 +1,7 @@
 """Experiments of the paper, one call each: what is to be run and how long it will take, the runs,
 and the points they make. What is in the store already is never run again."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 from gammabeta.analysis import damage_of
 from gammabeta.cost import Costs, Estimate
 from gammabeta.data import Dataset, Reading
+from gammabeta.data.imagenet import count_images
 from gammabeta.engine import choose_device, fast_precision
 from gammabeta.errors import GammabetaError, InputError, RunError, about, suggest
 from gammabeta.figures import write_figures
@@ -48,7 +50,8 @@ def plan(
     chosen: Sequence[Experiment], runs: str | Path = "runs", *, scale: str = "paper",
     precision: str | None = None, data: str | None = None, replicates: int | None = None,
     image_size: int | None = None, networks: Sequence[str] = (), subsets: Sequence[str] = (),
-    engine: str = "auto", device: str = "auto", say: Callable[[str], None] = lambda line: None,
+    engine: str = "auto", device: str = "auto", data_dir: str | Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> list[Plan]:  # fmt: skip
     """What the experiments need.
 
@@ -56,7 +59,8 @@ def plan(
     data: one of `STAND_INS` instead of the published data set, to try. image_size: of ImageNet's
     images in pixels, instead of the published 224: a changed recipe, beside which nothing published
     stands.
-    networks, subsets: of the experiments' points, only these. say: called with a line before each
+    networks, subsets: of the experiments' points, only these. data_dir: of imagenet, so that the
+    estimate counts the images that are there. say: called with a line before each
     step that is timed for the estimate, which takes seconds. Raises InputError for what is wrong.
     """
     size = choose_scale(scale)
@@ -74,7 +78,8 @@ def plan(
         _check_image_size(chosen, data)
     if precision is None:
         precision = "fp32" if size.epochs is None else fast_precision(place)
-    costs = Costs(list_runs(Path(runs)), engine, device=place, say=say)
+    costs = Costs(list_runs(Path(runs)), engine, device=place, say=say,
+                  images=_images_in(chosen, data, data_dir))  # fmt: skip
     plans = []
     for experiment in chosen:
         some = experiment.only(networks, subsets)
@@ -85,6 +90,18 @@ def plan(
                  _other_size(some, image_size))
         )  # fmt: skip
     return plans
+
+
+def _images_in(
+    chosen: Sequence[Experiment], data: str | None, data_dir: str | Path | None
+) -> dict[str, tuple[int, int]]:
+    """How many training and test images of imagenet are in a folder that is given."""
+    wanted = any(point.data == "imagenet" for each in chosen for point in each.points)
+    if data_dir is None or data is not None or not wanted:
+        return {}
+    with contextlib.suppress(InputError):  # another data set's folder; else said when it is read
+        return {"imagenet": count_images(data_dir)}
+    return {}
 
 
 def _check_image_size(chosen: Sequence[Experiment], data: str | None) -> None:

@@ -4,11 +4,12 @@ A team is one program for several runs (engine/fused.py); each still has a folde
 what it would be alone, up to rounding. Runs that cannot be members are trained one after another.
 """
 
+import contextlib
 import functools
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -123,10 +124,12 @@ def sweep(
         finished = _at_once(planned, runs, how, min(jobs, len(planned)))
     else:
         finished = ((team, _train(team, runs, how, listen, loaded)) for team in planned)
-    for team, failed in finished:
-        errors |= failed
-        for spec in team:
-            listen(Ended(each_of[spec.id], _reason(failed[spec.id]) if spec.id in failed else None))
+    with contextlib.closing(finished):  # after Ctrl-C its processes end now, not at some later time
+        for team, failed in finished:
+            errors |= failed
+            for spec in team:
+                reason = _reason(failed[spec.id]) if spec.id in failed else None
+                listen(Ended(each_of[spec.id], reason))
     if errors:
         raise RunError(_failures(errors, len(left))) from next(iter(errors.values()))
     return [load_run(Path(runs) / spec.id) for spec in specs]
@@ -145,7 +148,7 @@ def _train(
 
 def _at_once(
     planned: Sequence[Sequence[RunSpec]], runs: str | Path, how: Mapping[str, Any], jobs: int
-) -> Iterator[tuple[Sequence[RunSpec], dict[str, Exception]]]:
+) -> Generator[tuple[Sequence[RunSpec], dict[str, Exception]]]:
     """`_train` in `jobs` processes, which share the threads that decode images, too."""
     reading = how["reading"] or Reading()
     if any(spec.data == "imagenet" for team in planned for spec in team):

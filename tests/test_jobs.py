@@ -1,9 +1,14 @@
 """Work in processes of its own: what comes back, and how it ends."""
 
+import contextlib
 import os
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
+import pytest
 import torch
 
 from gammabeta.jobs import in_processes
@@ -45,3 +50,59 @@ def test_what_is_given_up_ends_and_begins_nothing(tmp_path):
     going.close()
     assert time.monotonic() - started < 25  # stopped, not waited for, and not killed for it
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "quick"]
+
+
+def linger(piece: str) -> dict[str, str]:
+    """Works on until it is stopped as Ctrl-C stops, and says so."""
+    path = Path(piece)
+    path.touch()
+    try:
+        time.sleep(120)
+    except KeyboardInterrupt:
+        path.with_suffix(".stopped").touch()
+        raise
+    return {}
+
+
+def parent(folder: str) -> None:
+    """What the test below kills."""
+    try:
+        list(in_processes(linger, [f"{folder}/a", f"{folder}/b"], 2))
+    except KeyboardInterrupt:
+        Path(folder, "heard").touch()
+        raise
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has neither signal")
+@pytest.mark.parametrize("kind", ["SIGTERM", "SIGKILL"])
+def test_no_process_outlives_its_parent(tmp_path, kind):
+    """SIGTERM is as Ctrl-C to the parent; killed outright, its children notice by themselves. With
+    children that went on this would time out."""
+    code = f"import test_jobs; test_jobs.parent({str(tmp_path)!r})"
+    paths = [str(Path(__file__).parent), *sys.path]
+    started = subprocess.Popen(
+        [sys.executable, "-c", code], stderr=subprocess.DEVNULL, start_new_session=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+    )  # fmt: skip
+    try:
+        _wait_for(tmp_path / "a", tmp_path / "b")
+        started.send_signal(getattr(signal, kind))
+        started.wait(60)
+        _wait_for(tmp_path / "a.stopped", tmp_path / "b.stopped")
+        assert (tmp_path / "heard").exists() == (kind == "SIGTERM")
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(started.pid, signal.SIGKILL)
+
+
+def _wait_for(*paths: Path) -> None:
+    limit = time.monotonic() + 90  # of which a busy machine needs most to import torch
+    while not all(path.exists() for path in paths):
+        assert time.monotonic() < limit, f"only {[path.name for path in paths if path.exists()]}"
+        time.sleep(0.1)
+
+
+def test_signals_are_as_before_once_the_jobs_are_done(tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    assert dict(in_processes(work, [str(tmp_path / "quick")], 1)) != {}
+    assert signal.getsignal(signal.SIGTERM) is before

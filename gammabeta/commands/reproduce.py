@@ -20,6 +20,8 @@ from gammabeta.arguments import (
 from gammabeta.environment import check_alone
 from gammabeta.errors import InputError, RunError
 
+_FOR_THE_PLAN = ("engine", "device", "data_dir")
+
 
 def add(commands: Any) -> None:
     text = "make tables and figures of the paper: their runs, as far as they are missing, and more"
@@ -79,7 +81,7 @@ def _reproduce(options: argparse.Namespace) -> None:
         networks=_split(options.networks),
         subsets=_split(options.subsets),
         say=lambda line: print(line, file=sys.stderr),
-        **{key: each for key, each in execution(options).items() if key in ("engine", "device")},
+        **{key: each for key, each in execution(options).items() if key in _FOR_THE_PLAN},
     )
     if options.list or options.dry_run:
         _print_plans(plans, options.json, with_runs=options.dry_run)

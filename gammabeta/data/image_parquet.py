@@ -67,6 +67,18 @@ def parquet_entries(files: tuple[list[Path], list[Path]]) -> Iterator[Entry]:
                 raise unreadable(path, error) from None
 
 
+def count_rows(files: tuple[list[Path], list[Path]]) -> tuple[int, int]:
+    """Rows for training and for testing, as the files' ends say. Raises InputError."""
+    counts = [0, 0]
+    for split, paths in enumerate(files):
+        for path in paths:
+            try:
+                counts[split] += pq.read_metadata(path).num_rows
+            except (OSError, pa.ArrowException) as error:
+                raise unreadable(path, error) from None
+    return counts[0], counts[1]
+
+
 def check_memory(files: tuple[list[Path], list[Path]]) -> None:
     """Raise InputError where the files hold more than half of this machine's memory."""
     size = sum(path.stat().st_size for paths in files for path in paths)

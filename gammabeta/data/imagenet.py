@@ -16,7 +16,7 @@ import numpy as np
 from gammabeta.data.dataset import MEAN, STD, Dataset
 from gammabeta.data.decode import SCALES, BrokenImage, Picture
 from gammabeta.data.folders import FolderSource, is_image_folder, read_folders
-from gammabeta.data.image_parquet import in_memory, parquet_entries, parquet_files
+from gammabeta.data.image_parquet import count_rows, in_memory, parquet_entries, parquet_files
 from gammabeta.data.pictures import (
     Entry,
     Pictures,
@@ -67,6 +67,17 @@ def load_imagenet(data_dir: str | Path | None, reading: Reading, image_size: int
             if by_pillow:
                 remarks.append(f"{by_pillow:,} {_TITLES[place]} images through Pillow")
     return _dataset(splits, remarks, skipped)
+
+
+def count_images(data_dir: str | Path) -> tuple[int, int]:
+    """How many training and test images are in data_dir, by their list: no image is read. Raises
+    InputError as `load_imagenet`."""
+    found = _find(data_dir)
+    if isinstance(found, Path):
+        train, test = (len(labels) for _, labels in read_folders(found))
+    else:
+        train, test = count_rows(found)
+    return train, test
 
 
 def _from_store(

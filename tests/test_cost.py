@@ -1,0 +1,134 @@
+"""Estimates held against known numbers: of steps timed by a clock of the test's own, and of runs
+whose times are written into their folders."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from image_files import image_folder
+from stores import write_point
+
+from gammabeta import RunSpec
+from gammabeta.cost import Costs, operations
+from gammabeta.data.imagenet import count_images
+from gammabeta.reproduce import choose_experiments, plan
+from gammabeta.store import list_runs
+
+CPU = torch.device("cpu")
+SPEC = RunSpec(model="cifar_resnet_14", trainable="bn", epochs=2, test_subsample=3000,
+               subsample=9000)  # fmt: skip
+EVALUATION = 1 + 3000 / 9000 / 3
+
+
+def finished(root, spec, seconds, **session):
+    """A run of `spec` that took so long a step, on this machine."""
+    folder = write_point(root, spec, 0.4)
+    folder.append_metrics({"epoch": spec.epochs + 1, "step": 100, "test_accuracy": 0.1})
+    folder.write_result({"status": "ok", "seconds": 100 * seconds})
+    here = {"hardware": Costs([], device=CPU).hardware, "threads": torch.get_num_threads()}
+    folder.record_session(here | {"engine": "eager"} | session)
+    return folder
+
+
+class Clock:
+    """Ten milliseconds a step and one an image, as the engines of `seconds_per_step` take them."""
+
+    def __init__(self, monkeypatch):
+        self.now, self.batches = 0.0, []
+        timed = SimpleNamespace(perf_counter=lambda: self.now)
+        monkeypatch.setattr(sys.modules["gammabeta.train"], "time", timed)
+        monkeypatch.setattr("gammabeta.cost.choose_engine", lambda *_: (self.engine, "test"))
+        monkeypatch.setattr("gammabeta.cost.make_network", lambda *_: (None, None))
+
+    def engine(self, model, subset, spec, data, device):
+        clock = self
+
+        class Engine:
+            def __init__(self):
+                self.data, self.spec = data, spec
+
+            def state(self):
+                return {}
+
+            load = begin_epoch = lambda self, _: None
+
+            def step(self, start, stop, factor):
+                clock.batches.append(stop - start)
+                clock.now += 0.01 + 0.001 * (stop - start)
+
+            def totals(self):
+                return 0.0, 0.0
+
+        return Engine()
+
+
+def test_a_scaled_estimate_is_steps_of_its_own_batch_by_operations(monkeypatch):
+    clock = Clock(monkeypatch)
+    steps = 2 * 71  # of 128, of 9,000 images
+    found = Costs([], device=CPU).estimate([SPEC])
+    assert set(clock.batches) == {128}
+    assert found.measured == 0
+    assert found.seconds == pytest.approx(steps * (0.01 + 0.128) * EVALUATION)
+    deeper = SPEC.replace(model="cifar_resnet_32")
+    more = operations("cifar_resnet_32", "bn", 32) / operations("cifar_resnet_14", "bn", 32)
+    assert 2 < more < 3
+    found = Costs([], device=CPU).estimate([deeper])
+    assert found.seconds == pytest.approx(steps * 0.138 * more * EVALUATION)
+
+
+@pytest.mark.parametrize(("batch", "timed", "steps"), [(32, 32, 282), (1024, 128, 9)])
+def test_the_batch_that_is_timed_is_the_runs_own_up_to_128(monkeypatch, batch, timed, steps):
+    clock = Clock(monkeypatch)
+    found = Costs([], device=CPU).estimate([SPEC.replace(batch_size=batch)])
+    assert (set(clock.batches), len(clock.batches)) == ({timed}, 3)
+    per_image = (0.01 + 0.001 * timed) / timed
+    assert found.seconds == pytest.approx(2 * steps * batch * per_image * EVALUATION)
+
+
+@pytest.mark.parametrize("shared", [{"processes": 8, "sync_bn": True}, {"members": 4}])
+def test_runs_that_shared_their_time_are_not_measurements_of_one(tmp_path, monkeypatch, shared):
+    Clock(monkeypatch)
+    run = finished(tmp_path / "a", SPEC.replace(seed=3), 0.5, **shared)
+    assert Costs([run], device=CPU).estimate([SPEC]).measured == 0
+    alone = finished(tmp_path / "b", SPEC.replace(seed=3), 0.5, processes=1, members=1)
+    found = Costs([run, alone], device=CPU).estimate([SPEC])
+    assert found.measured == 1
+    assert found.seconds == pytest.approx(2 * 71 * 0.5 * EVALUATION)
+
+
+def test_of_several_runs_alike_the_median_counts(tmp_path):
+    runs = [finished(tmp_path, SPEC.replace(seed=seed), step)
+            for seed, step in ((1, 0.5), (2, 0.4), (3, 9.0))]  # fmt: skip
+    found = Costs(runs, device=CPU).estimate([SPEC])
+    assert found.seconds == pytest.approx(2 * 71 * 0.5 * EVALUATION)
+
+
+def test_imagenet_has_as_many_images_as_runs_saw(tmp_path, monkeypatch):
+    Clock(monkeypatch)
+    spec = next(each for each in choose_experiments(["imagenet"])[0].points)
+    whole = Costs([], device=CPU).estimate([spec]).seconds
+    write_point(tmp_path, spec.replace(seed=5, subsample=100), None, train=100, test=3925)
+    assert Costs(list_runs(tmp_path), device=CPU).estimate([spec]).seconds == whole
+    write_point(tmp_path, spec.replace(seed=6), None, train=9469, test=3925)
+    piece = Costs(list_runs(tmp_path), device=CPU).estimate([spec]).seconds
+    steps = -(-9469 // spec.batch_size), -(-1_281_167 // spec.batch_size)
+    shares = 1 + 3925 / 9469 / 3, 1 + 50_000 / 1_281_167 / 3
+    assert piece / whole == pytest.approx(steps[0] * shares[0] / (steps[1] * shares[1]))
+    given = Costs(list_runs(tmp_path), device=CPU, images={"imagenet": (1_281_167, 50_000)})
+    assert given.estimate([spec]).seconds == pytest.approx(whole)
+
+
+def test_imagenet_has_as_many_images_as_a_given_folder_lists(tmp_path, monkeypatch):
+    Clock(monkeypatch)
+    root = image_folder(tmp_path / "images", train=4, val=2)  # of three classes
+    assert count_images(root) == (12, 6)
+    for path in root.rglob("*.JPEG"):  # which nobody opens
+        path.write_bytes(b"no image")
+    chosen = choose_experiments(["imagenet"])
+    options = {"scale": "paper", "subsets": ["bn"], "networks": ["imagenet_resnet_18"]}
+    [told] = plan(chosen, tmp_path / "runs", data_dir=root, **options)
+    [whole] = plan(chosen, tmp_path / "runs", **options)
+    assert told.estimate.seconds < whole.estimate.seconds / 1000
+    [other] = plan(chosen, tmp_path / "runs", data_dir=tmp_path, **options)  # no images in it
+    assert other.estimate.seconds == pytest.approx(whole.estimate.seconds)
