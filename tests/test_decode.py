@@ -1,6 +1,8 @@
 """One image to pixels, and the crops: against Pillow, which is slower and in no doubt right."""
 
 import io
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from PIL import Image
 from gammabeta.data import crops
 from gammabeta.data.crops import random_box, resize, shrunk, training_square
 from gammabeta.data.decode import BrokenImage, Picture
+from gammabeta.errors import InputError
 
 
 def by_pillow(content):
@@ -142,3 +145,11 @@ def test_where_no_box_fits_it_is_the_largest_in_the_middle():
     assert (top, tall) == (0, 10)
     assert wide == round(10 * 1.25)
     assert left == (1000 - wide) // 2
+
+
+def test_only_a_jpeg_needs_simplejpeg(monkeypatch):
+    monkeypatch.setitem(sys.modules, "simplejpeg", None)  # as if it were not installed
+    with pytest.raises(InputError, match="pip install simplejpeg"):
+        Picture(photo(1))
+    blocked = "import sys; sys.modules['simplejpeg'] = None; import gammabeta.cli"
+    subprocess.run([sys.executable, "-c", blocked], check=True)

@@ -7,10 +7,12 @@ has the last word on what is broken. The orientation in EXIF is ignored, as it i
 """
 
 import io
+from types import ModuleType
 
 import numpy as np
-import simplejpeg
 from PIL import Image
+
+from gammabeta.errors import InputError
 
 SCALES = (8, 4, 2)
 _LARGEST = 2 * 89_478_485  # pixels; Pillow takes a larger image for an attack, too
@@ -18,6 +20,19 @@ _LARGEST = 2 * 89_478_485  # pixels; Pillow takes a larger image for an attack, 
 
 class BrokenImage(Exception):
     """These bytes are no image that can be decoded; the message says why."""
+
+
+def simplejpeg() -> ModuleType:
+    """The package of that name, loaded when the first JPEG comes along: nothing else needs it.
+    Raises InputError where it is missing."""
+    try:
+        import simplejpeg as found
+    except ImportError as error:
+        raise InputError(
+            f"JPEG images need the package simplejpeg ({error}): pip install simplejpeg"
+        ) from None
+    loaded: ModuleType = found
+    return loaded
 
 
 class Picture:
@@ -31,8 +46,9 @@ class Picture:
         self._content = content
         self._opened: Image.Image | None = None
         self.by_pillow = False
+        jpeg = simplejpeg()
         try:
-            self.height, self.width, colours, _ = simplejpeg.decode_jpeg_header(content)
+            self.height, self.width, colours, _ = jpeg.decode_jpeg_header(content)
             self.by_pillow = colours not in ("YCbCr", "RGB", "Gray")
         except Exception:  # simplejpeg has one kind of error for all reasons
             self.by_pillow = True
@@ -47,7 +63,7 @@ class Picture:
         height, width = -(-self.height // scale), -(-self.width // scale)
         if not self.by_pillow:
             try:
-                decoded: np.ndarray = simplejpeg.decode_jpeg(
+                decoded: np.ndarray = simplejpeg().decode_jpeg(
                     self._content, "RGB", min_height=height, min_width=width
                 )
                 return decoded

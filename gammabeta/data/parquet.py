@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import simplejpeg
 from PIL import Image
 
 from gammabeta.data.dataset import IMAGE_SHAPE, Dataset, Split, check_labels, make_dataset
+from gammabeta.data.decode import simplejpeg
 from gammabeta.errors import InputError
 
 IMAGE_COLUMNS = ("img", "image", "pixel_values", "jpg", "png")
@@ -184,9 +184,9 @@ def _decode(content: bytes, where: str) -> tuple[np.ndarray, str]:
     """One image as (32, 32, 3), and its format. The size is checked before anything is decoded."""
     try:
         if content.startswith(b"\xff\xd8"):
-            height, width = simplejpeg.decode_jpeg_header(content)[:2]
+            height, width = simplejpeg().decode_jpeg_header(content)[:2]
             _check_size(width, height, where)
-            return simplejpeg.decode_jpeg(content, "RGB"), "JPEG"
+            return simplejpeg().decode_jpeg(content, "RGB"), "JPEG"
         with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
             _check_size(*image.size, where)
             if image.mode.startswith(("I", "F")):

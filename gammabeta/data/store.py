@@ -16,10 +16,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import simplejpeg
 
 from gammabeta.data.crops import shrunk
-from gammabeta.data.decode import SCALES, BrokenImage, Picture
+from gammabeta.data.decode import SCALES, BrokenImage, Picture, simplejpeg
 from gammabeta.data.pictures import Entry
 from gammabeta.errors import InputError, RunError
 
@@ -133,5 +132,5 @@ def _row(entry: Entry, short: int, skip: bool) -> dict[str, Any]:
 
 def _encoded(pixels: np.ndarray) -> bytes:
     contiguous = np.ascontiguousarray(pixels)
-    encoded: bytes = simplejpeg.encode_jpeg(contiguous, QUALITY, "RGB", colorsubsampling="420")
+    encoded: bytes = simplejpeg().encode_jpeg(contiguous, QUALITY, "RGB", colorsubsampling="420")
     return encoded
