@@ -34,7 +34,6 @@ def script(name):
 def call(monkeypatch):
     """Run a script with arguments, one step a repeat."""
     monkeypatch.setattr(rounds, "_SECONDS", 0.0)
-    monkeypatch.setattr(members, "_SECONDS", 0.0)
     monkeypatch.setenv("TORCHINDUCTOR_FORCE_DISABLE_CACHES", "1")  # and back again afterwards
 
     def run(name, *arguments):

@@ -16,7 +16,7 @@ from gammabeta.bench.memory import kept_by_program, saved_by_autograd
 from gammabeta.bench.memsave import memsave
 from gammabeta.data import load_dataset
 from gammabeta.data.augment import epoch_plan
-from gammabeta.engine import choose_engine
+from gammabeta.engine import Engine, choose_engine
 from gammabeta.engine.fused import FusedEngine
 from gammabeta.engine.fused import why_not as why_not_fused
 from gammabeta.models import architecture
@@ -28,12 +28,13 @@ _LAST = torch.channels_last
 class Ready:
     """A contender that is set up. step: takes one step; does not wait for the device. loss: of the
     last one. saved: takes a step more and counts the bytes of activations kept for its backward
-    pass. hidden_bytes: memory that torch does not count as allocated (a CUDA graph's)."""
+    pass. hidden_bytes: memory that torch does not count as allocated (a CUDA graph's); None where
+    nobody can say how much."""
 
     step: Callable[[], object]
     loss: Callable[[], float]
     saved: Callable[[], int] | None = None
-    hidden_bytes: Callable[[], int] = field(default=lambda: 0)
+    hidden_bytes: Callable[[], int | None] = field(default=lambda: 0)
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,20 @@ def _compiled(mode: str | None) -> Callable[[Case], Ready]:
         compiled: Callable[[Tensor], Tensor] = torch.compile(model, mode=mode, dynamic=False)
         return compiled
 
-    return lambda case: Loop(case, _LAST, change).ready()
+    def make(case: Case) -> Ready:
+        ready = Loop(case, _LAST, change).ready()
+        if mode is not None and case.device.type == "cuda":  # its graphs are torch's own
+            ready.hidden_bytes = lambda: None
+        return ready
+
+    return make
+
+
+def pool_bytes(engine: Engine) -> int:
+    """What the CUDA graphs of an engine hold where torch does not count it as allocated."""
+    team = getattr(engine, "team", None)
+    graphed = getattr(engine, "_graphed", None) if team is None else team.learn
+    return getattr(graphed, "pool_bytes", 0)  # nothing, where no graph is used
 
 
 def _engine(name: str) -> Callable[[Case], Ready]:
@@ -158,7 +172,7 @@ def _engine(name: str) -> Callable[[Case], Ready]:
             learn = functools.partial(engine.learn, drawn, case.batch)
             return saved_by_autograd(learn, engine.model, drawn[0])
 
-        return Ready(step, loss, saved)
+        return Ready(step, loss, saved, lambda: pool_bytes(engine))
 
     return make
 

@@ -16,6 +16,7 @@ from gammabeta.models.cifar_resnet import CifarResNet
 from gammabeta.names import parse_name
 
 CONVOLUTIONS = "convolutions"  # the name of this row among the contenders
+_BEFORE_A_GRAPH = 2  # steps: what libraries do at first cannot be captured
 
 
 @dataclass
@@ -48,6 +49,8 @@ class Convolutions:
                 ready[shape] = noise.contiguous(memory_format=torch.channels_last)
             return ready[shape]
 
+        self._device, self._taken = case.device, 0
+        self._graph: torch.cuda.CUDAGraph | None = None
         self.calls: list[_Call] = []
         self.operations = 0  # multiplications and additions of a step
 
@@ -67,8 +70,24 @@ class Convolutions:
         for hook in hooks:
             hook.remove()
 
-    @torch.no_grad()
     def step(self) -> None:
+        """On a GPU a CUDA graph from the third step on: launched one by one, hundreds of small
+        convolutions would take the host's time instead of the device's."""
+        if self._graph is not None:
+            self._graph.replay()
+            return
+        if self._device.type == "cuda" and self._taken >= _BEFORE_A_GRAPH:
+            self._graph = torch.cuda.CUDAGraph()
+            torch.cuda.synchronize(self._device)
+            with torch.cuda.graph(self._graph):
+                self._all()
+            self._graph.replay()
+            return
+        self._all()
+        self._taken += 1
+
+    @torch.no_grad()
+    def _all(self) -> None:
         for call in self.calls:
             self._forward(call)
         for call in reversed(self.calls):

@@ -3,7 +3,7 @@
 import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 
 from gammabeta.bench.case import Case, OneBatch
 from gammabeta.bench.floors import wait
-from gammabeta.bench.rounds import TOLERANCE
+from gammabeta.bench.rounds import TOLERANCE, exact_convolutions, steps_for
 from gammabeta.data import load_dataset
 from gammabeta.data.augment import epoch_plan
 from gammabeta.engine import choose_engine
@@ -25,7 +25,7 @@ RATES = [{"lr": 0.2 / 2**power} for power in range(8)]
 REPLICATES = [{"seed": seed} for seed in range(5)]
 KINDS = {"8 learning rates": RATES, "5 replicates": REPLICATES}
 TOGETHER, APART = "fused, in step", "fused, one after another"
-_WARM_UP, _SECONDS = 3, 0.25
+_WARM_UP = 3
 
 
 class _Team:
@@ -45,6 +45,7 @@ class _Team:
         if together:
             make_members([each for each in self.engines if isinstance(each, FusedEngine)])
         self.times: list[float] = []
+        self.steps = 1  # a repeat
 
     def step(self, count: int) -> float:
         """Seconds of `count` steps of all."""
@@ -63,7 +64,12 @@ class _Team:
 
 
 def measure_members(
-    case: Case, changes: Sequence[dict[str, Any]], *, repeats: int = 7, deadline: float = math.inf
+    case: Case,
+    changes: Sequence[dict[str, Any]],
+    *,
+    repeats: int = 7,
+    deadline: float = math.inf,
+    say: Callable[[str], None] = lambda line: None,
 ) -> list[dict[str, Any]]:
     """One row for each way to train runs that differ in `changes`. ms: of a step of all of them.
     ratio: times as fast as one after another, paired by repeat, median, least and most."""
@@ -74,24 +80,25 @@ def measure_members(
         "eager, one after another": _Team(specs, case, "eager", together=False),
     }
     first: dict[str, list[float]] = {}
-    steps = 1
     for name, team in teams.items():
-        team.step(1)
+        with exact_convolutions():
+            team.step(1)
         first[name] = team.losses()
         team.step(_WARM_UP)
-        steps = max(steps, math.ceil(_SECONDS / team.step(1)))
+        team.steps = steps_for(team.step(1))
+        say(f"{name}: {team.steps} steps a repeat")
     for _ in range(repeats):
         if time.monotonic() > deadline:
             break
         for team in teams.values():
-            team.times.append(team.step(steps) / steps * 1000)
+            team.times.append(team.step(team.steps) / team.steps * 1000)
     base = teams[APART].times
     rows = []
     for name, team in teams.items():
         row: dict[str, Any] = {
             "model": case.model, "trainable": case.trainable, "precision": case.precision,
             "batch": case.batch, "members": len(specs), "how": name, "repeats": len(team.times),
-            "steps": steps, "wrong": _wrong(first[name], first[APART], case.precision),
+            "steps": team.steps, "wrong": _wrong(first[name], first[APART], case.precision),
         }  # fmt: skip
         if team.times:
             ratios = [one / other for one, other in zip(base, team.times, strict=True)]
