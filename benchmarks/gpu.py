@@ -1,51 +1,79 @@
 """Everything that waits for a GPU, in one command that stops in time and can be continued.
 
-    python benchmarks/gpu.py --data-dir DIR --runs RUNS --out results/gpu.json [--limit 540]
+    python benchmarks/gpu.py --data-dir DIR --runs RUNS --out gpu.json --pack state.tar.gz \\
+        [--unpack state.tar.gz] [--parts check,steps] [--limit 540]
 
-In this order: check that every engine computes there what eager computes on the CPU; time steps,
-and members; train the paper-scale runs that RUNS does not hold yet, going on from the checkpoints
-it holds (kilobytes). The JSON is written after every piece, and what it holds is left alone unless
-it is told --again; what fails is written to it with its message, and the rest goes on. `--parts`
-picks parts; `--device cpu --limit 60 --smoke` tries the script itself.
+In this order: compile the Triton kernels side by side; check that every engine computes there what
+eager computes on the CPU; time steps, and members; train the paper-scale runs that RUNS does not
+hold yet, going on from the checkpoints it holds; at the very end time what torch.compile makes.
+
+Each piece is a process of its own with a time of its own (gpu_pieces.py), so one that hangs or
+breaks the GPU's context takes nothing with it; after such an error it is tried again without who
+caused it. The JSON is written after every piece: its result, or its error and what it had by then.
+Results in it are left alone unless it is told --again.
+
+On a machine that is lent for minutes: carry the wheels that are missing there (pip install
+--target FOLDER, then PYTHONPATH=FOLDER) and the data set in folders that git ignores. --pack keeps
+one archive of the JSON and the run folders, written anew whenever a piece ends, once a minute and
+on every exit; the next call is given it as --unpack and goes on. All that must come back is two
+files, --out and --pack:
+
+    python benchmarks/gpu.py --data-dir data --runs /tmp/runs --out $BACK/gpu.json \\
+        --pack $BACK/state.tar.gz --parts compile,check,steps,members
+    python benchmarks/gpu.py (the same) --unpack state.tar.gz --parts runs
+
+`--device cpu --limit 120 --smoke` tries the script itself.
 """
 
+# ruff: noqa: E402  (the root comes first)
+
 import argparse
+import contextlib
 import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+STARTED = time.monotonic()
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
+import gpu_pieces
 import torch
 
-from gammabeta import GammabetaError, InputError, RunSpec, bench, create_model, select, train
-from gammabeta.bench.members import KINDS, measure_members
-from gammabeta.data import load_dataset
-from gammabeta.data.augment import epoch_plan
-from gammabeta.engine import ENGINES, Engine, choose_device, choose_engine
+from gammabeta import RunSpec
+from gammabeta.bench.members import KINDS
 from gammabeta.environment import environment
-from gammabeta.models import architecture
-from gammabeta.train import Epoch, Step
 
-PARTS = ("check", "steps", "members", "runs")
-# What is timed, most wanted first, and with which of the contenders that compile: a deep network
-# compiles for many minutes.
+PARTS = ("compile", "check", "steps", "members", "runs", "compiled")
+# What share of the time that is left a part may take, and how many seconds one piece of it.
+TIMES = {"compile": (0.35, 170), "check": (0.5, 100), "steps": (0.7, 110), "members": (0.6, 60),
+         "runs": (0.7, 3600), "compiled": (1.0, 240)}  # fmt: skip
+GRACE = 20  # seconds between the time at which a piece should end and that at which it is ended
+PACK_EVERY = 60  # seconds, while a piece is under way
+TRIES = 3  # of a piece, each without those who broke the ones before
+ENGINES = ("eager", "lean", "fused")
+# What is timed, most wanted first.
 STEPS = [
-    ("cifar_resnet_14", "bn", ("torch-compile", "torch-compile-max")),
-    ("cifar_resnet_866", "bn", ()),
-    ("cifar_resnet_110", "bn", ("torch-compile",)),
-    ("imagenet_resnet_50", "bn", ("torch-compile",)),
-    ("cifar_resnet_14", "all", ("torch-compile",)),
-    ("cifar_resnet_14", "bn+output", ()),
-    ("cifar_resnet_110", "all", ()),
-    ("cifar_resnet_110", "bn+output", ()),
-    ("imagenet_resnet_50", "all", ()),
-    ("imagenet_resnet_50", "bn+output", ()),
-    ("cifar_resnet_866", "bn+output", ()),
-    ("cifar_resnet_866", "all", ()),
-]
-SUBSETS = ("bn", "bn+output", "gamma", "random:2", "all")  # that are checked
+    ("cifar_resnet_14", "bn"), ("cifar_resnet_866", "bn"), ("cifar_resnet_110", "bn"),
+    ("imagenet_resnet_50", "bn"), ("cifar_resnet_14", "all"), ("cifar_resnet_14", "bn+output"),
+    ("cifar_resnet_110", "all"), ("cifar_resnet_110", "bn+output"), ("imagenet_resnet_50", "all"),
+    ("imagenet_resnet_50", "bn+output"), ("cifar_resnet_866", "bn+output"),
+    ("cifar_resnet_866", "all"),
+]  # fmt: skip
+# With what compiles for minutes; a deeper network would for many.
+COMPILED = [
+    ("cifar_resnet_14", "bn", "torch-compile"), ("imagenet_resnet_50", "bn", "torch-compile"),
+    ("cifar_resnet_14", "bn", "torch-compile-max"), ("cifar_resnet_110", "bn", "torch-compile"),
+    ("cifar_resnet_14", "all", "torch-compile"),
+]  # fmt: skip
 MEMBERS = ["cifar_resnet_14", "cifar_resnet_110"]
 # What waits, most wanted first: the paper's recipe, precision as its code's fp16 option.
 PAPER = [
@@ -63,249 +91,277 @@ PAPER = [
     for network in networks
     for seed in seeds
 ]
-SMOKE = [RunSpec(model="cifar_resnet_8_4", data="synthetic", epochs=2, subsample=256)]
-# How far from the judge: the first losses, and how what trains changed in a step, as a whole.
-TOLERANCE = {"fp32": (1e-3, 0.03), "bf16": (3e-2, 0.3)}
+SMALL = "cifar_resnet_8_4"
+SMOKE = [RunSpec(model=SMALL, data="synthetic", epochs=2, subsample=256)]
 
 
-def message(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or ["no message"]
-    return f"{type(error).__name__}: {lines[0]}"[:500]
-
-
-def make_engine(name: str, spec: RunSpec, device: torch.device) -> Engine:
-    data = load_dataset("synthetic")
-    model = create_model(spec.model, seed=spec.seed)
-    engine_class, _ = choose_engine(name, spec, model, device)
-    subset = select(model, spec.trainable, seed=spec.seed)
-    return engine_class(model, subset, spec, data, device)
-
-
-def take_steps(engine: Engine) -> tuple[dict[str, Any], list[float]]:
-    """Two epochs of three steps, the second at half the rate. State after one step, the losses."""
-    spec, count, losses = engine.spec, len(engine.data.train.labels), []
-    for epoch, factor in enumerate((1.0, 0.5)):
-        plan = epoch_plan(0, epoch, count, crop_padding=spec.crop_padding, flip=spec.flip)
-        engine.begin_epoch(plan)
-        for start in range(0, 3 * spec.batch_size, spec.batch_size):
-            engine.step(start, start + spec.batch_size, factor)
-            if epoch == start == 0:
-                state = engine.state()
-        losses.append(engine.totals()[0])
-    return state, losses
-
-
-def check(device: torch.device, subsets: Sequence[str] = SUBSETS) -> list[dict[str, Any]]:
-    """Every engine on the device against eager on the CPU in fp32: what the first step changes, and
-    the losses of two epochs of three steps, in which CUDA graphs are captured and replayed."""
-    rows = []
-    for subset in subsets:
-        spec = RunSpec(model="cifar_resnet_8", trainable=subset, data="synthetic", batch_size=64)
-        judge = make_engine("eager", spec, torch.device("cpu"))
-        begun, expected, losses = judge.state(), *take_steps(judge)
-        for name in ENGINES:
-            for precision, (near, like) in TOLERANCE.items():
-                row = {"engine": name, "subset": subset, "precision": precision}
-                try:
-                    engine = make_engine(name, spec.replace(precision=precision), device)
-                    found, mine = take_steps(engine)
-                    loss = max(abs(a / b - 1) for a, b in zip(mine, losses, strict=True))
-                    change = changed(begun, expected, found)
-                    row |= {"loss_off": loss, "change_off": change}
-                    rows.append(row | {"good": loss <= near and change <= like})
-                except InputError as error:  # it takes no such run
-                    rows.append(row | {"good": True, "refused": str(error)})
-                except Exception as error:
-                    rows.append(row | {"good": False, "error": message(error)})
-    return rows
-
-
-def passed(engine: str, rows: Sequence[dict[str, Any]]) -> bool:
-    """Whether an engine computes what it should wherever it computes anything."""
-    good = [row["good"] for row in rows if row["engine"] == engine and "refused" not in row]
-    return bool(good) and all(good)
-
-
-def changed(begun: dict[str, Any], expected: dict[str, Any], found: dict[str, Any]) -> float:
-    """How far apart two steps went, as a share of the way."""
-    names = [name for name in expected if name.startswith("trained/")]
-    way = torch.cat([(expected[name] - begun[name]).flatten() for name in names])
-    ours = torch.cat([(found[name] - begun[name]).flatten() for name in names])
-    return float((ours - way).norm() / way.norm())
-
-
-def engines_for(spec: RunSpec, good: Sequence[str], device: torch.device) -> list[str]:
-    """The engines among `good` that take the run, and eager, for where they fail."""
+def jobs(smoke: bool) -> list[dict[str, Any]]:
+    """What to compile ahead, most wanted first: the launches of the checks, of batches of CIFAR-10
+    with the last one, of evaluations, and of members."""
+    if smoke:
+        case = vars(gpu_pieces.SMOKE[0]) | {"model": SMALL, "batches": (16,)}
+        job = {"what": "check", "engine": "lean", "precision": "bf16", "case": case}
+        return [job | {"evaluated": []}]
     found = []
-    for name in good:
-        try:
-            choose_engine(name, spec, architecture(spec.model), device)
-            found.append(name)
-        except InputError:
-            continue
-    return [*found, "eager"]
-
-
-def train_until(
-    specs: list[RunSpec], good: Sequence[str], deadline: float, options: argparse.Namespace
-) -> list[dict[str, Any]]:
-    """Train what is missing until the deadline; the run under way stops and can be resumed."""
-
-    def listen(event: object) -> None:
-        if isinstance(event, Step | Epoch) and time.monotonic() > deadline:
-            raise KeyboardInterrupt
-
-    rows: list[dict[str, Any]] = []
-    for spec in specs:
-        for name in engines_for(spec, good, choose_device(options.device)):
-            if time.monotonic() > deadline:
-                return rows
-            data_dir = options.data_dir if spec.data.startswith("cifar") else None
-            row: dict[str, Any] = {"id": spec.id, "model": spec.model, "trainable": spec.trainable}
-            row |= {"seed": spec.seed, "engine": name}
-            rows.append(row)
-            try:
-                run = train(
-                    spec, options.runs,
-                    data_dir=data_dir, engine=name, device=options.device, listen=listen,
-                )  # fmt: skip
-                row |= {"status": "ok", "test_accuracy": run.accuracy}
-                row |= {"seconds": run.metrics[-1]["seconds"], "epochs": len(run.metrics)}
-                break
-            except KeyboardInterrupt:
-                row |= {"status": "stopped in time"}
-                return rows
-            except InputError as error:  # the same for every other run: no data, say
-                row |= {"status": f"refused: {error}"}
-                return rows
-            except GammabetaError as error:  # the run itself: another engine would not help
-                row |= {"status": f"failed: {error}"}
-                break
-            except Exception as error:
-                row |= {"status": f"failed: {message(error)}"}
-    return rows
+    for precision in ("fp32", "bf16"):  # the longest first
+        for subset in ("bn", "bn+output"):
+            case = {"model": "cifar_resnet_14", "subset": subset, "batches": (128, 80)}
+            job = {"what": "check", "engine": "fused", "precision": precision, "case": case}
+            found.append(job | {"evaluated": [512, 272]})
+            case = case | {"batches": (64, 40)}
+            found.append(job | {"evaluated": [], "case": case})
+            case = case | {"model": "cifar_resnet_8"}
+            found.append(job | {"evaluated": [], "case": case})
+        found.append(job | {"evaluated": [], "engine": "lean", "case": case})
+        found += [
+            job | {"evaluated": [], "case": vars(each) | {"batches": (64, 40)}}
+            for each in gpu_pieces.CHECKS
+            if each.changes
+        ]
+        found += [
+            {"what": "members", "kind": kind, "model": "cifar_resnet_14", "trainable": "bn",
+             "batch": 128, "precision": precision}
+            for kind in KINDS
+        ]  # fmt: skip
+    return found
 
 
 class Report:
     """The JSON: what it holds, and when it was measured."""
 
-    def __init__(self, path: Path, device: torch.device, again: bool) -> None:
-        self.path, self.device, self.again = path, device, again
+    def __init__(self, path: Path, again: bool) -> None:
+        self.path, self.again = path, again
         self.values: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        self.commit = environment(torch.device("cpu"))["commit"]
 
-    def write(self) -> None:
-        part = self.path.with_suffix(".part")
-        part.write_text(json.dumps(self.values, indent=1) + "\n")
-        part.replace(self.path)
+    def has(self, part: str, name: str) -> bool:
+        """What a check has licensed is licensed for its commit only."""
+        found = self.values.get(part, {}).get(name, {})
+        if self.again or "result" not in found:
+            return False
+        return part != "check" or found["environment"]["commit"] == self.commit
 
-    def add(self, part: str, piece: str, work: Callable[[], Any]) -> None:
-        """Do one piece of a part and write what came of it, or what its error said."""
-        pieces = self.values.setdefault(part, {})
-        if not self.again and "result" in pieces.get(piece, {}):
-            return
-        print(f"{part}: {piece}", flush=True)
-        started = time.monotonic()
-        try:
-            found: dict[str, Any] = {"result": work()}
-        except Exception as error:
-            found = {"error": message(error)}
-        found["seconds"] = round(time.monotonic() - started, 1)
-        pieces[piece] = found | {"environment": environment(self.device)}
-        self.write()
+    def add(self, part: str, name: str, found: dict[str, Any]) -> None:
+        self.values.setdefault(part, {})[name] = found
+        written = self.path.with_suffix(".part")
+        written.write_text(json.dumps(self.values, indent=1) + "\n")
+        written.replace(self.path)
 
-
-def timed(
-    model: str, subset: str, compiled: tuple[str, ...], deadline: float, options: argparse.Namespace
-) -> dict[str, Any]:
-    batch = 16 if options.smoke else options.imagenet_batch if "imagenet" in model else None
-    case = bench.make_case(model, subset, batch, choose_device(options.device))
-    slow = {"torch-compile", "torch-compile-max"} - set(compiled)
-    names = bench.possible(case, without=sorted(slow))
-    names.sort(key=lambda name: name in compiled)  # if time runs out, it is theirs
-    found = bench.measure(
-        case, names, ["fp32", "bf16"], deadline=deadline, say=lambda line: print(" ", line)
-    )
-    return enough(found, found["rows"])
+    def checks(self) -> list[dict[str, Any]]:
+        """The rows of all checks that came to their end."""
+        pieces = self.values.get("check", {}).values()
+        return [row for each in pieces for row in each.get("result", [])]
 
 
-def enough(result: Any, rows: list[dict[str, Any]]) -> Any:
-    """The result, if there was time for enough repeats."""
-    repeats = max(row["repeats"] for row in rows)
-    if repeats < bench.FEWEST:
-        raise TimeoutError(f"{repeats} of {bench.FEWEST} repeats before the time was over")
-    return result
+def pack(archive: Path | None, out: Path, runs: Path) -> None:
+    """The JSON and the run folders, as they are now. A file that goes in the middle of it makes it
+    wait for the next time."""
+    if archive is None:
+        return
+    part = archive.with_name(archive.name + ".part")
+    try:
+        with tarfile.open(part, "w:gz") as made:
+            for path, name in ((out, "gpu.json"), (runs, "runs")):
+                if path.exists():
+                    made.add(path, name)
+        part.replace(archive)
+    except FileNotFoundError:
+        part.unlink(missing_ok=True)
 
 
-def team(case: bench.Case, changes: list[dict[str, Any]], deadline: float) -> Any:
-    rows = measure_members(case, changes, deadline=deadline)
-    return enough(rows, rows)
+def unpack(archive: Path, out: Path, runs: Path) -> None:
+    """The inverse. What is there already stays as it is."""
+    with tempfile.TemporaryDirectory() as folder, tarfile.open(archive) as packed:
+        packed.extractall(folder, filter="data")
+        pairs = [(Path(folder) / "gpu.json", out)]
+        pairs += [(each, runs / each.name) for each in (Path(folder) / "runs").glob("*")]
+        for source, home in pairs:
+            if source.exists() and not home.exists():
+                home.parent.mkdir(parents=True, exist_ok=True)
+                subprocess.run(["cp", "-r", str(source), str(home)], check=True)
+
+
+class Session:
+    """Runs pieces until the time is over. Never uses the GPU itself."""
+
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+        self.options, self.folder = options, folder
+        self.deadline = STARTED + options.limit
+        self.report = Report(options.out, options.again)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def part(self, name: str, pieces: list[tuple[str, dict[str, Any]]]) -> None:
+        """All pieces of a part that are not in the report yet, as long as its time lasts."""
+        share, most = TIMES[name]
+        left = self.deadline - GRACE - time.monotonic()
+        last = name == self.options.parts[-1]
+        end = time.monotonic() + (1.0 if last else share) * left
+        for title, piece in pieces:
+            seconds = min(end - time.monotonic(), most)
+            if seconds <= 0 or self.report.has(name, title):
+                continue
+            print(f"{name}: {title}", flush=True)
+            found = self.tried({"part": name, **piece}, time.monotonic() + seconds)
+            self.report.add(name, title, found)
+            self.pack()
+
+    def tried(self, piece: dict[str, Any], end: float) -> dict[str, Any]:
+        """A piece, and again without who broke it, until the end."""
+        avoid: list[str] = []
+        broke: list[str] = []
+        for _ in range(TRIES):
+            started = time.monotonic()
+            found = self.answer(piece | {"avoid": avoid}, end - started)
+            found["seconds"] = round(time.monotonic() - started, 1)
+            culprit = found.pop("broke", None)
+            if culprit is not None:
+                broke.append(f"{culprit}: {found.get('error')}")
+                found["broke"] = broke
+            again = culprit is not None and culprit not in avoid and piece["part"] != "compiled"
+            if broke and not again:
+                found["broke"] = broke
+            if not again or time.monotonic() > end:
+                break
+            avoid.append(culprit)
+        if "result" in found:
+            found.pop("partial", None)
+        return found
+
+    def answer(self, piece: dict[str, Any], seconds: float) -> dict[str, Any]:
+        """What a process has to say that does the piece. It is killed if it does not end."""
+        options, answer = self.options, self.folder / "answer.json"
+        answer.unlink(missing_ok=True)
+        piece |= {
+            "end": time.time() + seconds, "device": options.device, "smoke": options.smoke,
+            "cache": str(self.folder), "runs": str(options.runs), "data_dir": options.data_dir,
+        }  # fmt: skip
+        task = self.folder / "piece.json"
+        task.write_text(json.dumps(piece))
+        command = [sys.executable, str(Path(gpu_pieces.__file__)), str(task), str(answer)]
+        self.process = subprocess.Popen(command, start_new_session=True)
+        killed = not self.ends(seconds + GRACE)
+        code = self.process.returncode
+        found: dict[str, Any] = json.loads(answer.read_text()) if answer.exists() else {}
+        under_way = found.pop("under_way", None)
+        if killed or not {"result", "error"} & found.keys():
+            found["error"] = (
+                f"killed after {seconds + GRACE:.0f} s" if killed else f"died with {code}"
+            )
+            if under_way is not None:
+                found["error"] += f", at {under_way}"
+                found.setdefault("broke", under_way)
+        return found
+
+    def ends(self, seconds: float) -> bool:
+        """Wait for the process, and pack now and then. False: it had to be killed."""
+        assert self.process is not None
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(min(left, PACK_EVERY))
+                return True
+            self.pack()
+        self.kill()
+        return False
+
+    def kill(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+    def pack(self) -> None:
+        pack(self.options.pack, self.options.out, self.options.runs)
+
+
+@contextlib.contextmanager
+def ended(session: Session) -> Iterator[None]:
+    """Whatever ends this: the process under way ends too, and all is packed."""
+
+    def stop(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        session.kill()
+        session.pack()
+
+
+def work(session: Session) -> None:
+    options, report = session.options, session.report
+    only = None if options.models is None else options.models.split(",")
+    steps, members, specs, compiled = STEPS, MEMBERS, PAPER, COMPILED
+    if options.smoke:
+        steps, members, specs, compiled = [(SMALL, "bn")], [SMALL], SMOKE, []
+
+    def wanted(model: str) -> bool:
+        return only is None or model in only
+
+    def batch(model: str) -> int | None:
+        return 16 if options.smoke else options.imagenet_batch if "imagenet" in model else None
+
+    pieces: dict[str, list[tuple[str, dict[str, Any]]]] = {
+        "compile": [("kernels", {"jobs": jobs(options.smoke)})],
+        "check": [(name, {"engine": name}) for name in ENGINES],
+        "steps": [
+            (f"{model}, {subset}",
+             {"model": model, "subset": subset, "batch": batch(model), "compiled": []})
+            for model, subset in steps if wanted(model)
+        ],
+        "members": [
+            (f"{model}, {kind}, {precision}",
+             {"model": model, "kind": kind, "precision": precision, "batch": batch(model)})
+            for model in members if wanted(model)
+            for kind in KINDS for precision in ("bf16", "fp32")
+        ],
+        "compiled": [
+            (f"{model}, {subset}, {name}",
+             {"model": model, "subset": subset, "batch": batch(model), "compiled": [name]})
+            for model, subset, name in compiled if wanted(model)
+        ],
+    }  # fmt: skip
+    for part in options.parts:
+        if part == "runs":  # what is trained already costs nothing
+            report.values.pop("runs", None)
+            chosen = [spec.to_dict() for spec in specs if wanted(spec.model)]
+            pieces[part] = [("paper", {"specs": chosen, "checks": report.checks()})]
+        session.part(part, pieces[part])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data-dir")
-    parser.add_argument("--runs", default="runs")
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--out", type=Path, default=Path("gpu.json"))
+    parser.add_argument("--pack", type=Path, help="archive of --out and --runs to write")
+    parser.add_argument("--unpack", type=Path, help="archive of an earlier call to go on from")
     parser.add_argument("--limit", type=float, default=540, help="seconds for all of it")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--parts", default=",".join(PARTS), help=",".join(PARTS))
-    parser.add_argument("--models", help="A,B: steps and members of these networks only")
+    parser.add_argument("--models", help="A,B: steps, members and runs of these networks only")
     parser.add_argument("--imagenet-batch", type=int, default=64)
     parser.add_argument("--again", action="store_true", help="measure what is there, too")
     parser.add_argument("--smoke", action="store_true", help="tiny: to try the script itself")
     options = parser.parse_args()
-    parts = options.parts.split(",")
-    if set(parts) - set(PARTS):
+    asked = options.parts.split(",")
+    if set(asked) - set(PARTS):
         raise SystemExit(f"--parts is {options.parts}: write some of {','.join(PARTS)}")
-    deadline = time.monotonic() + options.limit
-    device = choose_device(options.device)
-    report = Report(options.out, device, options.again)
-    steps, members = STEPS, MEMBERS
-    if options.smoke:
-        steps, members = [("cifar_resnet_8", "bn", ())], ["cifar_resnet_8"]
-    if options.models is not None:
-        only = options.models.split(",")
-        steps = [each for each in steps if each[0] in only]
-        members = [each for each in members if each in only]
-
-    def until(share: float, part: str) -> float:
-        """When a part must end, so that those behind it have time too."""
-        last = part == parts[-1]
-        return deadline if last else time.monotonic() + share * (deadline - time.monotonic())
-
-    if "check" in parts or "runs" in parts:  # what trains is chosen by it
-        tf32, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
-        report.add("check", "engines", lambda: check(device))
-        torch.backends.cudnn.allow_tf32 = tf32
-    if "steps" in parts:
-        end = until(0.6, "steps")
-        for model, subset, compiled in steps:
-            if time.monotonic() < end:
-                report.add(
-                    "steps", f"{model}, {subset}",
-                    lambda each=(model, subset, compiled): timed(*each, end, options),
-                )  # fmt: skip
-    if "members" in parts:
-        end = until(0.5, "members")
-        for model in members:
-            case = bench.make_case(model, "bn", 16 if options.smoke else None, device)
-            for kind, changes in KINDS.items():
-                for precision in ("bf16", "fp32"):
-                    each = replace(case, precision=precision)
-                    if time.monotonic() < end:
-                        report.add(
-                            "members", f"{model}, {kind}, {precision}",
-                            lambda each=each, changes=changes: team(each, changes, end),
-                        )  # fmt: skip
-    if "runs" in parts:
-        rows = report.values["check"]["engines"].get("result", [])
-        good = [name for name in ("fused", "lean") if passed(name, rows)]
-        report.again = True  # what is trained already costs nothing
-        specs = SMOKE if options.smoke else PAPER
-        report.add("runs", "paper", lambda: train_until(specs, good, deadline, options))
-    print(json.dumps({part: list(report.values.get(part, {})) for part in PARTS}))
-    if any(not row["good"] for row in report.values.get("check", {}).get("engines", {})
-           .get("result", [])):  # fmt: skip
+    options.parts = [part for part in PARTS if part in asked]
+    if options.unpack is not None:
+        if not options.unpack.is_file():
+            raise SystemExit(f"--unpack is {options.unpack}, which is no file: leave it out")
+        unpack(options.unpack, options.out, options.runs)
+    with tempfile.TemporaryDirectory() as folder:
+        session = Session(options, Path(folder))
+        with ended(session):
+            work(session)
+    values = session.report.values
+    print(json.dumps({part: list(values.get(part, {})) for part in PARTS}))
+    if any(not row["good"] for row in session.report.checks()):
         raise SystemExit(f"the device computes something else than the CPU: see {options.out}")
 
 

@@ -256,7 +256,7 @@ def noise(found: dict[str, Any], kind: str) -> str:
 
 
 def gpu(results: Path) -> str:
-    """What benchmarks/gpu.py wrote: checks, steps, members, runs."""
+    """What benchmarks/gpu.py wrote: checks, steps, members, runs. Parts of a result stay out."""
     found = json.loads((results / "gpu.json").read_text())
     failed = [
         f"{part}, {piece}: {each['error']}"
@@ -269,15 +269,28 @@ def gpu(results: Path) -> str:
         for part, pieces in found.items()
     }
     parts = []
-    for each in done.get("check", {}).values():
+    if done.get("check"):
         good: dict[str, list[bool]] = {}
-        for row in each["result"]:
-            if "refused" not in row:
-                good.setdefault(row["engine"], []).append(row["good"])
+        for each in done["check"].values():
+            for row in each["result"]:
+                if "refused" not in row:
+                    good.setdefault(row["engine"], []).append(row["good"])
         told = "; ".join(f"{name}: {sum(all_)} of {len(all_)}" for name, all_ in good.items())
         parts.append(f"Checks against the CPU that hold: {told}. {where(each['environment'])}")
-    if done.get("steps"):
-        parts.append(speed([each["result"] for each in done["steps"].values()]))
+    groups = [
+        each["result"] for part in ("steps", "compiled") for each in done.get(part, {}).values()
+    ]
+    if groups:
+        parts.append(speed(groups))
+    estimated = [group for group in groups if group.get("estimate", {}).get("minutes")]
+    if estimated:
+        body = [
+            [f"{readable(group['model'])}, `{group['trainable']}`, {name}", number(minutes, 3)]
+            for group in estimated
+            for name, minutes in group["estimate"]["minutes"].items()
+        ]
+        what = estimated[0]["estimate"]["what"]
+        parts.append(f"Minutes of a run: {what}.\n\n{table(['estimated', 'minutes'], body)}")
     if done.get("members"):
         rows = [
             row | {"kind": piece.split(", ")[1]}

@@ -290,66 +290,6 @@ def test_torch_prunings_groups_are_those_of_the_network():
     assert compact.widths(network)["blocks.0.bn2"] == 3
 
 
-def test_a_piece_that_fails_is_written_and_the_rest_goes_on(tmp_path):
-    gpu = script("gpu")
-    report = gpu.Report(tmp_path / "gpu.json", torch.device("cpu"), again=False)
-    report.add("steps", "one", lambda: 1 / 0)
-    report.add("steps", "two", lambda: {"rows": 2})
-    report.add("steps", "two", lambda: pytest.fail("it is there already"))
-    steps = json.loads((tmp_path / "gpu.json").read_text())["steps"]
-    assert steps["one"]["error"] == "ZeroDivisionError: division by zero"
-    assert steps["two"]["result"] == {"rows": 2}
-    later = gpu.Report(tmp_path / "gpu.json", torch.device("cpu"), again=False)
-    later.add("steps", "one", lambda: "now it works")
-    assert later.values["steps"]["one"]["result"] == "now it works"
-
-
-def test_runs_that_an_engine_refuses_are_trained_by_eager():
-    gpu, cpu = script("gpu"), torch.device("cpu")
-    assert gpu.engines_for(gpu.PAPER[0], ["fused", "lean"], cpu) == ["fused", "lean", "eager"]
-    everything = gpu.PAPER[0].replace(trainable="all")
-    assert gpu.engines_for(everything, ["fused", "lean"], cpu) == ["lean", "eager"]
-    assert gpu.engines_for(everything, [], cpu) == ["eager"]
-    rows = [{"engine": "fused", "good": True}, {"engine": "lean", "good": True}]
-    rows += [{"engine": "lean", "good": False}, {"engine": "fused", "good": True, "refused": "x"}]
-    assert [gpu.passed(name, rows) for name in ("fused", "lean", "eager")] == [True, False, False]
-    assert len({spec.id for spec in gpu.PAPER}) == 3 + 20 - 2 + 9 + 2 + 30 + 6
-
-
-def test_a_wrong_engine_fails_the_check(monkeypatch):
-    gpu = script("gpu")
-    monkeypatch.setattr(gpu, "ENGINES", ["eager", "lean", "fused"])
-    make = gpu.make_engine
-
-    def broken(name, spec, device):
-        if name == "lean":  # it trains at another rate
-            spec = spec.replace(lr=0.2)
-        if name == "fused":
-            raise RuntimeError("a kernel\ndoes not compile")
-        return make(name, spec, device)
-
-    monkeypatch.setattr(gpu, "make_engine", broken)
-    rows = gpu.check(torch.device("cpu"), ["bn"])
-    good = {(row["engine"], row["precision"]): row["good"] for row in rows}
-    assert good == {(name, each): name == "eager" for name in gpu.ENGINES
-                    for each in ("fp32", "bf16")}  # fmt: skip
-    assert rows[-1]["error"] == "RuntimeError: a kernel"
-
-
-@pytest.mark.slow
-def test_the_gpu_script_on_a_cpu(call, tmp_path):
-    out = tmp_path / "gpu.json"
-    call("gpu", "--device", "cpu", "--limit", 120, "--smoke", "--runs", tmp_path / "runs", "--out",
-         out)  # fmt: skip
-    found = json.loads(out.read_text())
-    assert all("result" in piece for part in found.values() for piece in part.values())
-    assert [row["status"] for row in found["runs"]["paper"]["result"]] == ["ok"]
-    text = script("tables").gpu(tmp_path)
-    assert "fused: 6 of 6" in text
-    assert "| fused |" in text
-    assert "| cifar_resnet_8_4 | bn | 0 | fused | ok |" in text
-
-
 def test_peak_memory_is_what_is_alive_at_once():
     def call():
         torch.empty(1 << 20)  # gone again

@@ -25,6 +25,7 @@ RATES = [{"lr": 0.2 / 2**power} for power in range(8)]
 REPLICATES = [{"seed": seed} for seed in range(5)]
 KINDS = {"8 learning rates": RATES, "5 replicates": REPLICATES}
 TOGETHER, APART = "fused, in step", "fused, one after another"
+WAYS = {TOGETHER: "fused", APART: "fused", "eager, one after another": "eager"}  # and the engine
 _WARM_UP = 3
 
 
@@ -63,6 +64,14 @@ class _Team:
         return [engine.totals()[0] for engine in self.engines]
 
 
+def teams(
+    case: Case, changes: Sequence[dict[str, Any]], only: Sequence[str] = tuple(WAYS)
+) -> dict[str, _Team]:
+    """The runs that differ in `changes`, once for each way of `only`."""
+    specs = [case.spec().replace(**change) for change in changes]
+    return {name: _Team(specs, case, WAYS[name], together=name == TOGETHER) for name in only}
+
+
 def measure_members(
     case: Case,
     changes: Sequence[dict[str, Any]],
@@ -73,14 +82,9 @@ def measure_members(
 ) -> list[dict[str, Any]]:
     """One row for each way to train runs that differ in `changes`. ms: of a step of all of them.
     ratio: times as fast as one after another, paired by repeat, median, least and most."""
-    specs = [case.spec().replace(**change) for change in changes]
-    teams = {
-        TOGETHER: _Team(specs, case, "fused", together=True),
-        APART: _Team(specs, case, "fused", together=False),
-        "eager, one after another": _Team(specs, case, "eager", together=False),
-    }
+    made = teams(case, changes)
     first: dict[str, list[float]] = {}
-    for name, team in teams.items():
+    for name, team in made.items():
         with exact_convolutions():
             team.step(1)
         first[name] = team.losses()
@@ -90,14 +94,14 @@ def measure_members(
     for _ in range(repeats):
         if time.monotonic() > deadline:
             break
-        for team in teams.values():
+        for team in made.values():
             team.times.append(team.step(team.steps) / team.steps * 1000)
-    base = teams[APART].times
+    base = made[APART].times
     rows = []
-    for name, team in teams.items():
+    for name, team in made.items():
         row: dict[str, Any] = {
             "model": case.model, "trainable": case.trainable, "precision": case.precision,
-            "batch": case.batch, "members": len(specs), "how": name, "repeats": len(team.times),
+            "batch": case.batch, "members": len(changes), "how": name, "repeats": len(team.times),
             "steps": team.steps, "wrong": _wrong(first[name], first[APART], case.precision),
         }  # fmt: skip
         if team.times:

@@ -74,6 +74,7 @@ class _Entrant:
     steps: int = 1
     turn_s: float = 0.0  # that a turn takes, about
     times: list[float] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)  # by name, of all entrants, in their order
 
     def prepare(self) -> None:
         """Make it, take its first steps, and see how many fill a repeat."""
@@ -133,6 +134,7 @@ class _Entrant:
             lines = str(error).strip().splitlines() or ["no message"]
             self.row.error = f"{type(error).__name__}: {lines[0]}"[:300]
             self.ready = None
+            self.failed.append(self.name)
 
 
 @contextlib.contextmanager
@@ -164,6 +166,7 @@ def measure(
     memory: bool = False,
     deadline: float = math.inf,
     say: Callable[[str], None] = lambda line: None,
+    begin: Callable[[str], None] = lambda name: None,
 ) -> dict[str, Any]:
     """All `contenders` in all `precisions` on one case, as JSON values: what was measured, the
     environment, and the rows. The base in fp32 and the convolutions alone always take part.
@@ -172,7 +175,8 @@ def measure(
     rate, one after the other (of the convolutions alone where a network has no plan); distance is
     ms / floor_ms. memory: on a CPU also the peak, in a process each. deadline, by
     time.monotonic(): who could not be ready early enough for FEWEST rounds is left out, ours last;
-    rounds end early.
+    rounds end early. begin: told which contender is made ready next. "failed" in the result: the
+    contenders that failed, in that order.
     """
     if repeats < FEWEST:
         raise InputError(f"repeats is {repeats}: write {FEWEST} or more", "repeats")
@@ -185,11 +189,15 @@ def measure(
         _Entrant(name, replace(case, precision=precision), Row(name, precision))
         for name, precision in dict.fromkeys(wanted)
     ]
+    failed: list[str] = []
+    for entrant in entrants:
+        entrant.failed = failed
     for entrant in sorted(entrants, key=_queue):
         rounds = FEWEST * (sum(each.turn_s for each in entrants) + _COPY_S)
         if time.monotonic() + rounds > deadline:
             entrant.row.error = NO_TIME
             continue
+        begin(entrant.name)
         with warnings.catch_warnings():
             if entrant.compiles:  # torch's own, about torch
                 warnings.simplefilter("ignore")
@@ -226,6 +234,7 @@ def measure(
         "operations": max(operations.values(), default=None),
         "moved_bytes": {each: moved_bytes(replace(case, precision=each)) for each in precisions},
         "environment": environment(case.device),
+        "failed": failed,
         "rows": [asdict(entrant.row) for entrant in entrants],
     }
 
