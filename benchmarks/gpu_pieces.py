@@ -128,9 +128,7 @@ def epochs(
 
 def judged(check: Check, cache: Path) -> dict[str, Any]:
     """What eager computes of a check on the CPU in fp32; kept in a file for the next engine."""
-    path = cache / (
-        "judge-" + "".join(c if c.isalnum() else "-" for c in check_name(check)) + ".pt"
-    )
+    path = cache / f"judge, {check_name(check)}.pt"
     if not path.exists():
         engines = engines_of("eager", check, "fp32", torch.device("cpu"))
         begun = [engine.state() for engine in engines]
@@ -141,19 +139,16 @@ def judged(check: Check, cache: Path) -> dict[str, Any]:
         _, late = epochs(engines, check, range(LOADED, len(FACTORS)))
         found = {"begun": begun, "first": first, "early": early, "tests": tests,
                  "late": late}  # fmt: skip
-        torch.save(found, path)
+        torch.save(found, path.with_suffix(".part"))
+        path.with_suffix(".part").replace(path)
     loaded: dict[str, Any] = torch.load(path, weights_only=True)
     return loaded
 
 
 def check_name(check: Check) -> str:
-    members = " and ".join(
-        f"{key} {value}" for each in check.changes for key, value in each.items()
-    )
-    sizes = ", ".join(str(size) for size in check.batches)
-    return f"{check.model}, {check.subset}, batches {sizes}" + (
-        f", members {members}" if members else ""
-    )
+    parts = [check.model, check.subset, f"batches {' '.join(map(str, check.batches))}"]
+    parts += [f"{key} {value}" for each in check.changes for key, value in each.items()]
+    return ", ".join(parts)
 
 
 def one_check(engines: Sequence[Engine], check: Check, judge: dict[str, Any]) -> dict[str, Any]:
@@ -178,9 +173,8 @@ def one_check(engines: Sequence[Engine], check: Check, judge: dict[str, Any]) ->
 
 def apart(found: Sequence[float], expected: Sequence[float]) -> float:
     """The largest difference, as a share of what is expected; nan where one is."""
-    return float(
-        torch.tensor([a / b - 1 for a, b in zip(found, expected, strict=True)]).abs().max()
-    )
+    shares = [a / b - 1 for a, b in zip(found, expected, strict=True)]
+    return float(torch.tensor(shares).abs().max())
 
 
 def changed(

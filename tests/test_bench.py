@@ -1,15 +1,17 @@
 """The benchmark: contenders compute the same, bytes are counted right, what is wrong is said."""
 
+import contextlib
 import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from gammabeta import bench, create_model, select
-from gammabeta.bench import rounds
+from gammabeta.bench import contenders, rounds
 from gammabeta.bench.contenders import CONTENDERS, Contender
 from gammabeta.bench.floors import Convolutions, Copy, moved_bytes
 from gammabeta.bench.memsave import memsave
@@ -218,6 +220,68 @@ def test_no_time_left(quick_rounds):
     result = bench.measure(case(), ["eager"], ["fp32"], repeats=5, deadline=-math.inf)
     assert {row["error"] for row in result["rows"]} == {"no time was left"}
     assert {row["median_ms"] for row in result["rows"]} == {None}
+
+
+def test_ours_are_made_ready_first_and_time_is_kept_for_the_rounds(monkeypatch, quick_rounds):
+    """With a clock of our own, on which every contender takes a second to make ready and a tenth
+    for its turn."""
+    now, order = [0.0], []
+
+    def prepare(self):
+        now[0] += 1.0
+        self.ready, self.row.steps, self.turn_s = CONTENDERS["torch"].make(self.case), 1, 0.1
+        self.row.loss = 1.0
+
+    def turn(self):
+        now[0] += 0.1
+        self.times.append(100.0)
+
+    monkeypatch.setattr(rounds.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(rounds._Entrant, "prepare", prepare)
+    monkeypatch.setattr(rounds._Entrant, "turn", turn)
+    names = ["torch", "torch-compile", "eager", "lean", "fused"]
+    made = case("cifar_resnet_8_4", batch=2)
+    result = bench.measure(made, names, ["fp32", "bf16"], deadline=11.5, begin=order.append)
+    start = ["torch", bench.CONVOLUTIONS, bench.CONVOLUTIONS]
+    assert order == [*start, "lean", "fused", "lean", "fused", "torch"]
+    assert [row["contender"] for row in result["rows"]][:3] == ["torch", "convolutions",
+                                                               "torch-compile"]  # fmt: skip
+    ran = [row for row in result["rows"] if row["error"] is None]
+    assert len(ran) == len(order)
+    assert {row["error"] for row in result["rows"] if row not in ran} == {bench.NO_TIME}
+    assert {row["repeats"] for row in ran} == {bench.FEWEST}
+
+
+def test_who_failed_first_is_said(quick_rounds, monkeypatch):
+    monkeypatch.setitem(CONTENDERS, "broken", broken("raises"))
+    result = bench.measure(case("cifar_resnet_8_4", batch=2), ["eager", "broken"], ["fp32"],
+                           repeats=5)  # fmt: skip
+    assert result["failed"] == ["broken"]
+
+
+def test_memory_of_graphs_is_asked_of_the_engines(monkeypatch):
+    engine = FusedEngine(*_parts(case("cifar_resnet_8_4", batch=2)))
+    assert contenders.pool_bytes(engine) == 0
+    engine.team.learn = SimpleNamespace(pool_bytes=7)
+    assert contenders.pool_bytes(engine) == 7
+    lean = SimpleNamespace(_graphed=SimpleNamespace(pool_bytes=8))
+    assert contenders.pool_bytes(lean) == 8
+    assert contenders.pool_bytes(SimpleNamespace(_graphed=None)) == 0
+
+
+def test_a_graph_of_the_convolutions_is_captured_once_and_replayed(monkeypatch):
+    """CUDA's part is played by a list."""
+    alone, said = Convolutions(case("cifar_resnet_8_4", batch=2)), []
+    graph = SimpleNamespace(replay=lambda: said.append("replay"))
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: graph)
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: said.append("wait"))
+    monkeypatch.setattr(alone, "_all", lambda: said.append("launch"))
+    alone.step()
+    alone._device = torch.device("cuda")
+    for _ in range(3):
+        alone.step()
+    assert said == ["launch", "launch", "wait", "launch", "replay", "replay"]
 
 
 def test_defaults(monkeypatch):

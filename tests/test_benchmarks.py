@@ -1,11 +1,13 @@
 """The scripts of benchmarks/ run, go on where they stopped, and the pages quote them."""
 
+import functools
 import importlib.metadata
 import importlib.util
 import json
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -193,6 +195,30 @@ def test_a_member_that_computes_something_else_is_marked():
     assert members._wrong([2.0, 2.0], [2.0, 2.0001], "fp32") is None
     assert "member 1: its first loss is 2" in members._wrong([2.0, 2.0], [2.0, 2.1], "fp32")
     assert members._wrong([2.0, float("nan")], [2.0, 2.1], "bf16") is not None
+
+
+def test_each_way_of_members_has_steps_of_its_own(monkeypatch):
+    """A slow way must not take as many steps as a fast one."""
+    monkeypatch.setattr(members, "steps_for", lambda seconds: round(10 * seconds))
+    seconds = {members.TOGETHER: 1.0, members.APART: 2.0, "eager, one after another": 3.0}
+
+    def step(self, count):
+        taken.append((self.name, count))
+        return seconds[self.name] * count
+
+    def teams(case, changes):
+        made = {name: SimpleNamespace(name=name, times=[]) for name in seconds}
+        for team in made.values():
+            team.step, team.losses = functools.partial(step, team), lambda: [1.0]
+        return made
+
+    taken = []
+    monkeypatch.setattr(members, "teams", teams)
+    (case, _) = members.cases("cifar_resnet_8_4", "bn", 4, torch.device("cpu"))
+    rows = members.measure_members(case, [{}], repeats=5)
+    assert [row["steps"] for row in rows] == [10, 20, 30]
+    assert [row["median_ms"] for row in rows] == [1000, 2000, 3000]
+    assert taken[-3:] == list(zip(seconds, (10, 20, 30), strict=True))
 
 
 def test_losses_and_their_table(call, tmp_path):
