@@ -172,7 +172,9 @@ def _plan_dict(plan: Any, with_runs: bool) -> dict[str, Any]:
 
 def _print_views(views: list[Any], written: dict[str, list[Path]], as_json: bool) -> None:
     from gammabeta.display import make_console, print_models
-    from gammabeta.paper.points import left_out, other_data, table
+    from gammabeta.paper.beside import checked_table
+    from gammabeta.paper.points import other_data
+    from gammabeta.report.settings import told_before_comparing
 
     if as_json:
         found = [
@@ -180,7 +182,8 @@ def _print_views(views: list[Any], written: dict[str, list[Path]], as_json: bool
                 "name": view.experiment.name, "scale": view.scale.name,
                 "precision": view.precision, "data": view.data,
                 "other_data": other_data(view.runs), "image_size": view.image_size,
-                "points": table(view.points),
+                "setting": told_before_comparing(view),
+                "points": checked_table(view.points),
                 "files": [str(path) for path in written[view.experiment.name]],
             }
             for view in views
@@ -194,7 +197,8 @@ def _print_views(views: list[Any], written: dict[str, list[Path]], as_json: bool
         print(", ".join(told))
         if view.points:
             make_console(sys.stdout).print(_points_table(view))
-            print("".join(f"{line}\n" for line in left_out(view.points)), end="")
+            for sentence in told_before_comparing(view):
+                print(sentence)
         else:
             print_models(False)
         if files := ", ".join(str(path) for path in written[view.experiment.name]):
@@ -204,6 +208,7 @@ def _print_views(views: list[Any], written: dict[str, list[Path]], as_json: bool
 def _points_table(view: Any) -> Table:
     """Ours, published, the difference in points, and over how many seeds."""
     from gammabeta.display import percent
+    from gammabeta.paper.beside import difference
     from gammabeta.paper.points import SHOWN
 
     shown = Table(box=None, pad_edge=False)
@@ -215,7 +220,8 @@ def _points_table(view: Any) -> Table:
         ours, chosen = point.accuracy, point.spec.chosen()
         changed = ", ".join(f"{key}={chosen[key]}" for key in SHOWN if key in chosen)
         span = f"{100 * ours.low:.1f}-{100 * ours.high:.1f}" if ours and ours.n > 1 else "-"
-        off = "-" if point.difference is None else f"{100 * point.difference:+.1f}"
+        apart = difference(point)
+        off = "-" if apart is None else f"{100 * apart:+.1f}"
         shown.add_row(
             point.spec.model, point.spec.trainable, changed,
             "-" if point.trained is None else f"{point.trained:,}", str(len(point.runs)),

@@ -11,8 +11,9 @@ from gammabeta.errors import RunError
 from gammabeta.figures.drawings import drawings
 from gammabeta.figures.house import INK, WIDE, house_style
 from gammabeta.figures.svg import svg_text
+from gammabeta.paper.beside import any_recalled, checked_table
 from gammabeta.paper.networks import network_rows
-from gammabeta.paper.points import STAND_INS, View, from_jpeg, other_data, other_sets, table
+from gammabeta.paper.points import STAND_INS, View, from_jpeg, other_data, other_sets
 
 
 def write_figures(view: View, folder: Path) -> list[Path]:
@@ -34,7 +35,7 @@ def write_figures(view: View, folder: Path) -> list[Path]:
         "precision": view.precision,
         "data": view.data,
         "other_data": other_data(view.runs),
-        "points": table(view.points),
+        "points": checked_table(view.points),
     }
     if name == "networks":  # nothing trains: its numbers are counts
         told["networks"] = network_rows()
@@ -86,6 +87,8 @@ def _note(view: View) -> str:
         told.append(f"images of {view.image_size} pixels")
     told += [f"not ImageNet: {each}" for each in other_data(view.runs)]
     told += ["JPEG"] if view.data.startswith("cifar") and from_jpeg(view.runs) else []
+    if any_recalled(view.points):
+        told.append("that the published alternate start is ones_ones is recalled")
     return ", ".join(told)
 
 

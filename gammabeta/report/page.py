@@ -14,6 +14,7 @@ from markupsafe import Markup
 from gammabeta.analysis import sections
 from gammabeta.disk import replace_file
 from gammabeta.errors import InputError, RunError
+from gammabeta.paper.beside import difference
 from gammabeta.report.experiments import chapters
 from gammabeta.report.networks import network_table
 from gammabeta.report.sections import Published, parts_of
@@ -83,7 +84,8 @@ def report_html(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(
-        percent=percent, share=share, seconds=seconds, breakable=breakable, points=points
+        percent=percent, share=share, seconds=seconds, breakable=breakable, points=points,
+        difference=difference,
     )
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     return template.render(

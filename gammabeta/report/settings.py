@@ -9,8 +9,14 @@ from gammabeta.figures.measured import clamped, not_read, pools_by_network, prob
 from gammabeta.figures.series import are_subsets, is_deep_against_wide, series
 from gammabeta.gammas import small_share
 from gammabeta.names import readable
+from gammabeta.paper.beside import any_recalled
 from gammabeta.paper.points import STAND_INS, Point, View, from_jpeg, left_out, other_data
-from gammabeta.paper.published import FROM_FIGURE, TOP5_ORIGIN, published_origin
+from gammabeta.paper.published import (
+    ALTERNATE_CAVEAT,
+    FROM_FIGURE,
+    TOP5_ORIGIN,
+    published_origin,
+)
 from gammabeta.report.captions import caption_measured
 from gammabeta.sentences import percent, reason
 from gammabeta.spec import RunSpec, differing
@@ -68,6 +74,12 @@ def setting(view: View) -> list[str]:
         copies = "JPEG copies of the images" if len(sources) == 1 else "JPEG copies in some runs"
         said.append(f"The data was {copies}, whose pixels are not quite the original ones.")
     return said + left_out(view.points)
+
+
+def told_before_comparing(view: View) -> list[str]:
+    """`setting`, and of which published numbers the recipe is only recalled: what belongs beside a
+    table of ours and published that stands alone."""
+    return setting(view) + ([ALTERNATE_CAVEAT] if any_recalled(view.points) else [])
 
 
 def _range(numbers: Sequence[int]) -> str:
@@ -186,6 +198,8 @@ def caption(view: View, key: str) -> str:
         text += " Thin and grey: published"
         short = view.scale.epochs is not None
         text += ", of the whole recipe, so no target for these." if short else "."
+        if key != "top5" and any_recalled(view.points):
+            text += f" {ALTERNATE_CAVEAT}"
     if other := other_data(view.runs):
         text += f" {_not_imagenet(other)}"
     chance = chance_of(view)
