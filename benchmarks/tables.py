@@ -17,6 +17,7 @@ from typing import Any
 
 from pieces import span, table, where
 from tables_compact import compact_latency, compact_networks, compact_pruning
+from tables_images import imagenette, loader
 
 from gammabeta.bench import CONVOLUTIONS
 from gammabeta.bench.show import number
@@ -355,6 +356,10 @@ TABLES: dict[str, tuple[Callable[[Path], str], str]] = {
     "tune": (tune, "benchmarks/keep_results.py RUNS results/tune.json"),
     "loss_cpu": (loss_cpu, "benchmarks/loss.py --out results/loss_cpu.json --data-dir DIR"),
     "cifar10": (cifar10, "benchmarks/keep_results.py RUNS results/cifar10.json --data cifar10"),
+    "loader": (loader, "benchmarks/loader.py --out results/loader.json --data-dir DIR"),
+    "imagenette": (
+        imagenette, "benchmarks/keep_results.py RUNS results/imagenette.json --data imagenet"
+    ),
     "compact_networks": (compact_networks, COMPACT),
     "compact_pruning": (compact_pruning, COMPACT),
     "compact_latency": (compact_latency, COMPACT),

@@ -14,7 +14,7 @@ from gammabeta.engine import choose_device, fast_precision
 from gammabeta.errors import GammabetaError, InputError, RunError, about, suggest
 from gammabeta.figures import write_figures
 from gammabeta.paper import Experiment, Scale, choose_scale, experiments
-from gammabeta.paper.points import STAND_INS, View, collect, recipe
+from gammabeta.paper.points import STAND_INS, View, collect, recipe, views
 from gammabeta.probe import make as probe
 from gammabeta.run import Event, load_run, waiting
 from gammabeta.spec import RunSpec
@@ -145,7 +145,17 @@ def reproduce(
 
 def view(plan: Plan, runs: str | Path = "runs") -> View:
     """The points of a planned experiment, as the store has them now."""
-    return collect(plan.experiment, list_runs(Path(runs)), plan.scale, plan.precision, plan.data,
+    return _view(plan, plan.experiment, runs)
+
+
+def whole_view(plan: Plan, runs: str | Path = "runs") -> View:
+    """The same with the points of all networks and subsets: what a figure shows, so that a call for
+    a few of them never replaces a fuller figure by a narrower one."""
+    return _view(plan, experiments()[plan.experiment.name], runs)
+
+
+def _view(plan: Plan, experiment: Experiment, runs: str | Path) -> View:
+    return collect(experiment, list_runs(Path(runs)), plan.scale, plan.precision, plan.data,
                    plan.image_size)  # fmt: skip
 
 
@@ -158,28 +168,31 @@ class Written:
 
 
 def write(
-    views: Sequence[View], out: Path, *, data_dir: str | Path | None = None,
+    plans: Sequence[Plan], runs: str | Path, out: Path, *, data_dir: str | Path | None = None,
     reading: Reading | None = None, device: str = "auto",
     say: Callable[[str], None] = lambda line: None,
 ) -> Written:  # fmt: skip
-    """Measure the finished runs as their experiment wants it (`gammabeta.probe`; what is there is
-    not measured again), and write each view's table and figure into the folder `out`. A run that
-    cannot be measured, or read, keeps no other, and no table, from being written."""
+    """Measure the finished runs of the plans as their experiment wants it (`gammabeta.probe`; what
+    is there is not measured again), and write each experiment's table and figure, of all its points
+    that the store has, into the folder `out`. A run that cannot be measured, or read, keeps no
+    other, and no table, from being written."""
     loaded: dict[str, Dataset] = {}
-    failed = _unreadable(views)
+    asked = [view(each, runs) for each in plans]
+    failed = _unreadable(asked)
     for error in failed:
         say(str(error))
-    for view in views:
-        for folder in view.runs if view.experiment.probes else []:
+    for each in asked:
+        for folder in each.runs if each.experiment.probes else []:
             try:
-                todo = probe.plan(load_run(folder.path), view.experiment.probes)
+                todo = probe.plan(load_run(folder.path), each.experiment.probes)
                 for name in todo.missing:
                     say(f"{folder.id}: {name} ...")
                 probe.carry_out(todo, probe.load(todo, data_dir, loaded, reading), device)
             except GammabetaError as error:
                 say(f"{folder.id}: {error}")
                 failed.append(error)
-    return Written({view.experiment.name: write_figures(view, out) for view in views}, failed)
+    files = {plan.experiment.name: write_figures(whole_view(plan, runs), out) for plan in plans}
+    return Written(files, failed)
 
 
 def _unreadable(views: Sequence[View]) -> list[GammabetaError]:
@@ -192,9 +205,23 @@ def _unreadable(views: Sequence[View]) -> list[GammabetaError]:
     ]
 
 
-def check_out(folder: Path) -> None:
+def write_all(runs: str | Path, out: Path) -> list[Path]:
+    """Write the tables and figures of every experiment of which the store has finished runs, at
+    each scale, precision and data it has them, and the table of networks, into the folder `out`.
+    Reads only the store: no data, no network, nothing is measured. Returns what was written."""
+    found = [run for run in list_runs(Path(runs)) if damage_of(run) is None]
+    written: list[Path] = []
+    for experiment in experiments().values():
+        some = [view for view in views(experiment, found) if view.done]
+        if not experiment.points:  # the table of networks needs no run
+            some = [collect(experiment, [], choose_scale("paper"), "fp32")]
+        written += [file for view in some for file in write_figures(view, out)]
+    return written
+
+
+def check_out(folder: Path, what: str = "out") -> None:
     """Raise InputError for a folder in which no figures can be written."""
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file: name a folder for the figures", "out")
+        raise InputError(f"{folder} is a file: name a folder for the figures", what)
     if not (folder if folder.exists() else folder.parent).is_dir():
-        raise InputError(f"there is no folder {folder.parent}: make it, or name another", "out")
+        raise InputError(f"there is no folder {folder.parent}: make it, or name another", what)

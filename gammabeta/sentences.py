@@ -17,11 +17,13 @@ from gammabeta.analysis import (
 )
 from gammabeta.curves import Curve, GammaPool
 from gammabeta.gammas import small_share
+from gammabeta.paper.points import other_data
 
 _NOUNS = {
     "cifar10": "CIFAR-10 test images",
     "cifar100": "CIFAR-100 test images",
     "digits": "test digits",
+    "imagenet": "ImageNet test images",
 }
 _ACTIONS = {
     "all": "Training everything",
@@ -45,7 +47,7 @@ def answer(section: Section) -> str:
     if not done:
         states = Counter(row.status for row in section.rows)
         told = ", ".join(f"{count} {status}" for status, count in sorted(states.items()))
-        return f"No run of {section.model} on {section.data} has finished yet: {told}."
+        return f"No run of {section.model} on {data_name(section)} has finished yet: {told}."
     main, rivals = compared(done)
     action = _action(main.trainable)
     text = f"{action} of {section.model}" if action.startswith("Training only") else action
@@ -124,9 +126,27 @@ def seeds(groups: Sequence[GroupRow] | Sequence[Spread]) -> str:
 
 
 def _test_images(section: Section) -> str:
-    noun = _NOUNS.get(section.data, f"{section.data} test images")
+    other = other_data(section.runs)
+    noun = "test images" if other else _NOUNS.get(section.data, f"{section.data} test images")
     count = data_of(section).get("test")
-    return f"{count:,} {noun}" if count else noun
+    text = f"{count:,} {noun}" if count else noun
+    if size := _image_size(section):
+        text += f" of {size} pixels"
+    return f"{text} (not ImageNet: {'; '.join(other)})" if other else text
+
+
+def data_name(section: Section) -> str:
+    """What the runs saw: the data set by its name, unless it was given other pictures than those
+    of that name; for pictures decoded from files, at which size."""
+    other = other_data(section.runs)
+    text = f"{'; '.join(other)} (not ImageNet)" if other else section.data
+    return f"{text}, {size} pixels" if (size := _image_size(section)) else text
+
+
+def _image_size(section: Section) -> int | None:
+    """In pixels, where that is no property of the data set."""
+    size = section.recipe.get("image_size")
+    return size if section.data == "imagenet" and isinstance(size, int) else None
 
 
 def data_of(section: Section) -> dict[str, Any]:

@@ -190,3 +190,17 @@ def test_a_folder_that_cannot_be_made_is_one_line(store, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"could not write .*file"):
         write_figures(view_of(store, "depth"), tmp_path / "file" / "figures")
+
+
+def test_published_curves_are_told_apart(store):
+    figure = figure_for(view_of(store, "curves"))
+    lines = [line for line in figure.axes[0].lines
+             if line.get_color() == PUBLISHED and len(line.get_xdata())]  # fmt: skip
+    assert len({line.get_linestyle() for line in lines}) == len(lines) == 3
+    names = {text.get_text(): text.xy[1] for text in figure.axes[0].texts}
+    assert names == pytest.approx({"bn": 0.695, "bn+output+shortcut": 0.748, "all": 0.934})
+    ours = next(line for line in figure.axes[0].lines if line.get_label() == "bn (n = 1)")
+    assert ours.get_linestyle() in {line.get_linestyle() for line in lines}
+    narrow = figure_for(view_of(store, "curves"), NARROW)  # no room for names: only beside ours
+    assert len(grey(narrow)) == 1
+    assert not narrow.axes[0].texts

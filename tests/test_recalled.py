@@ -49,8 +49,8 @@ def test_a_view_without_it_has_no_caveat(store):
 def test_files_and_page_give_no_difference_from_it(store, tmp_path):
     (view,) = views(experiments()["norm-init"], list_runs(store))
     numbers, drawing, _ = write_figures(view, tmp_path / "out")
-    rows = {row.get("norm_init", "uniform"): row for row in json.loads(numbers.read_text())["points"]
-            if row["n"]}  # fmt: skip
+    points = json.loads(numbers.read_text())["points"]
+    rows = {row.get("norm_init", "uniform"): row for row in points if row["n"]}
     assert (rows["ones_ones"]["published"], rows["ones_ones"]["difference"]) == (0.506, None)
     assert rows["ones_ones"]["recalled"]
     assert rows["uniform"]["difference"] == pytest.approx(0.477 - 0.481)

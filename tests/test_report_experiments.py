@@ -44,7 +44,7 @@ def test_each_question_has_answer_figure_table_and_sources(store):
     assert len(page.ids) == len(set(page.ids))
     assert {link[1:] for link in page.links} <= set(page.ids)
     assert "<h2>How far do gamma and beta get as the network grows deeper?</h2>" in text
-    assert "rise from 43.0 % to 52.0 % (means over 1 to 2 seeds)." in text
+    assert "rise from 43.0 % to 52.0 % (means over 1 to 2 seeds; one has no spread)." in text
     assert "The published recipe, 160 epochs. The data was JPEG copies of the images" in text
     assert "16 epochs instead of 160, so the published numbers are no target" in text
     row = re.search(r'ResNet-14</td>\s*<td class="main">47.7 %</td>.*?</tr>', text,
@@ -176,3 +176,50 @@ def test_files_of_a_piece_of_imagenet_say_so(tmp_path):
 def test_half_of_imagenet_is_not_imagenet(tmp_path):
     found = imagenet(tmp_path, "imagenet_resnet_200", num_classes=1000, train=640_000)
     assert other_data(found[0].runs) == ["1,000 classes, 640,000 training images"]
+
+
+def test_the_lead_has_seeds_and_recipe_and_is_of_the_fullest_view(store):
+    """One run of the whole recipe says less than a shortened one on two networks."""
+    text = page_of(store)
+    lead = re.search(r'<p class="lead">(.*?)</p>', text, re.DOTALL)[1]
+    assert "From ResNet-14 to ResNet-32" in lead
+    assert "seeds" in lead
+    assert "16 epochs instead of 160, JPEG" in lead
+    target = re.search(r'href="#([^"]+)"', lead)[1]
+    assert f'id="{target}"' in text
+
+
+def test_the_lead_of_the_published_recipe_says_so(tmp_path):
+    write_point(tmp_path, RunSpec(), 0.477)
+    lead = re.search(r'<p class="lead">(.*?)</p>', page_of(tmp_path), re.DOTALL)[1]
+    assert "47.7 % (one seed)." in lead
+    assert "The published recipe: <a" in lead
+
+
+def test_every_figure_is_called_by_question_and_setting(store):
+    make_run(store, "bn", (0.5, 0.9))
+    labels = re.findall(r'role="img" aria-label="([^"]+)"', page_of(store))
+    assert len(labels) == 2 * len(set(labels)) > 4  # each once wide, once narrow
+    question = "How far do gamma and beta get as the network grows deeper?"
+    assert f"Test accuracy. {question} cifar10, 16 epochs, fp32" in labels
+    assert "Where each subset ends. cifar_resnet_14 on digits, 2 epochs" in labels
+
+
+def test_other_runs_on_a_piece_of_imagenet_are_not_called_imagenet(tmp_path):
+    spec = RunSpec(model="imagenet_resnet_18", data="imagenet", image_size=128, epochs=4)
+    write_point(tmp_path, spec, 0.264, num_classes=10, train=3000, test=1000)
+    write_point(tmp_path, spec.replace(epochs=5), None, num_classes=10, train=3000, test=1000)
+    text = page_of(tmp_path)
+    piece = "10 classes, 3,000 training images"
+    assert f"<h2>imagenet_resnet_18 on {piece} (not ImageNet), 128 pixels, 4 epochs</h2>" in text
+    assert f"reaches 26.4 % on 1,000 test images of 128 pixels (not ImageNet: {piece})" in text
+    assert f"No run of imagenet_resnet_18 on {piece} (not ImageNet), 128 pixels has finis" in text
+    assert "on imagenet" not in text
+
+
+def test_other_runs_on_imagenet_itself_keep_its_name(tmp_path):
+    spec = RunSpec(model="imagenet_resnet_18", data="imagenet", epochs=4)
+    write_point(tmp_path, spec, 0.264, num_classes=1000, train=1_281_167, test=50_000)
+    text = page_of(tmp_path)
+    assert "<h2>imagenet_resnet_18 on imagenet, 224 pixels, 4 epochs</h2>" in text
+    assert "on 50,000 ImageNet test images of 224 pixels" in text

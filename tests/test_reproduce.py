@@ -259,3 +259,21 @@ def test_a_run_that_cannot_be_measured_keeps_nothing_else_from_being_written(tmp
     assert "no good checkpoint" in shown.err.splitlines()[-1]
     assert "30.00%" in shown.out
     assert any(path.suffix == ".svg" for path in out.iterdir())
+
+
+def test_a_call_for_one_subset_keeps_the_figure_of_all(tmp_path, capsys):
+    runs, out = tmp_path / "runs", tmp_path / "out"
+    (plan,) = _plans(runs, ["gamma-beta"])
+    for spec in plan.left:
+        write_run(runs, spec, 0.3)
+    command = ["reproduce", "gamma-beta", *SMOKE, "--networks", "cifar_resnet_14", "--runs",
+               str(runs), "--out", str(out), "--json"]  # fmt: skip
+    assert main(command) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    numbers = next(path for path in out.iterdir() if path.suffix == ".json")
+    assert sum(row["n"] for row in json.loads(numbers.read_text())["points"]) == 3
+    capsys.readouterr()
+    assert main([*command, "--subsets", "bn"]) == 0
+    (told,) = json.loads(capsys.readouterr().out)
+    assert [row["trainable"] for row in told["points"]] == ["bn"]  # what was asked for
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before

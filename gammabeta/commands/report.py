@@ -14,16 +14,29 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--out", default="report.html", metavar="FILE", help="the page (report.html)"
     )
+    parser.add_argument(
+        "--figures", metavar="DIR",
+        help="also write, into this folder, the figures of the paper's experiments as SVG and PDF "
+        "and the numbers behind them as JSON, from the runs alone: no data is read, nothing trains",
+    )  # fmt: skip
     finish(parser)
 
 
 def _report(options: argparse.Namespace) -> None:
     from gammabeta.paper import PUBLISHED
     from gammabeta.report import check_out, write_report
+    from gammabeta.reproduce import check_out as check_folder
+    from gammabeta.reproduce import write_all
 
     out = Path(options.out)
     with about("out"):
         check_out(out)
+    folder = None if options.figures is None else Path(options.figures)
+    if folder is not None:
+        check_folder(folder, "figures")
     with about("runs"):
         write_report(runs_folder(options), out, published=PUBLISHED)
     print(f"wrote {options.out}")
+    if folder is not None:
+        files = write_all(runs_folder(options), folder)
+        print(f"wrote {len(files)} files into {folder}: {', '.join(file.name for file in files)}")

@@ -102,9 +102,10 @@ def _run(options: argparse.Namespace, plans: list[Any]) -> None:
         except RunError as error:  # what went well is shown before it
             failure = error
     views = [reproduce.view(each, runs) for each in plans]
-    written = reproduce.write(views, out, data_dir=how.get("data_dir"), reading=how.get("reading"),
-                              device=how.get("device", "auto"),
-                              say=lambda line: print(line, file=sys.stderr))  # fmt: skip
+    written = reproduce.write(
+        plans, runs, out, data_dir=how.get("data_dir"), reading=how.get("reading"),
+        device=how.get("device", "auto"), say=lambda line: print(line, file=sys.stderr),
+    )  # fmt: skip
     _print_views(views, written.files, options.json)
     if failure is not None:
         raise failure

@@ -127,13 +127,14 @@ def _curves(view: View) -> list[Drawing]:
     found = curves(view.runs)
     if not found:
         return []
-    look = styles(curve.trainable for curve in found)
     whole = view.scale.epochs is None and any(point.published for point in view.points)
+    published = PUBLISHED_CURVES if whole else {}
+    look = styles({*(curve.trainable for curve in found), *published})
 
     def draw(width: float) -> Figure:
         return learning_curves(
             found, look, chance=chance_of(view), width=width,
-            published=PUBLISHED_CURVES if whole else None,
+            published=published,
         )  # fmt: skip
 
     return [Drawing("", "Test accuracy over the epochs", draw)]

@@ -1,6 +1,6 @@
 """Lines of points with a spread, and the published ones beside them, on one axis of accuracy."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,12 +18,11 @@ from gammabeta.figures.house import (
     house_style,
     label_of,
     legend_above,
+    name_ends,
     new_figure,
     title_above,
 )
 from gammabeta.figures.looks import Style
-
-_GAP = 0.042  # of the accuracy axis: between the names of two published lines
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ def _draw(
     for line in lines:
         _ours(axes, line)
     if len(ends) > 2 and lines[0].joined and width > NARROW:
-        _name_ends(axes, ends)
+        name_ends(axes, ends)
     axes.set_xlabel(axis)
     title_above(axes, title)
     if ends or any(line.published_level is not None for line in lines):
@@ -141,17 +140,3 @@ def seeds(spreads: Sequence[Spread]) -> str:
     """n = 3, or n = 1 to 3."""
     counts = sorted({each.n for each in spreads})
     return f"n = {counts[0]}" + (f" to {counts[-1]}" if len(counts) > 1 else "")
-
-
-def _name_ends(axes: Axes, ends: Mapping[str, tuple[float, float]]) -> None:
-    """The name of each published line at its last point, moved up where two would overlap."""
-    last = max(x for x, _ in ends.values())
-    place = -1.0
-    for name, (x, y) in sorted(ends.items(), key=lambda each: each[1][1]):
-        if x != last:
-            continue
-        place = max(y, place + _GAP)
-        axes.annotate(
-            name, (x, place), xytext=(7, 0), textcoords="offset points", va="center",
-            fontsize=8, color=PUBLISHED, annotation_clip=False,
-        )  # fmt: skip

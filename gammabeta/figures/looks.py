@@ -5,9 +5,11 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# Okabe and Ito's six, each moved in lightness until it has a contrast of at least 3 to both pages,
+# the light and the dark, and still as far from the others as theirs are, for colour-blind eyes too.
+COLORS = ("#2B62B5", "#BD2B0B", "#1A9070", "#CC79A7", "#E27700", "#0097F3")
 LINES = ("-", "--", ":", "-.")
-LOOKS = len(OKABE_ITO) * len(LINES)  # subsets that a page can tell apart
+LOOKS = len(COLORS) * len(LINES)  # subsets that a page can tell apart
 MARKERS = {"-": "o", "--": "s", ":": "^", "-.": "D"}  # a point has no dashes: its shape tells
 # Looks by number, see _style. What is often close in accuracy differs in colour; none, always at
 # the bottom, can share one with all. The greens are random:K, so that a sweep over K is one family.
@@ -77,5 +79,5 @@ def _home(name: str) -> int:
 
 def _style(look: int) -> Style:
     """The line shifts by one after each round of colours, so that the pairs stay different."""
-    rounds, color = divmod(look, len(OKABE_ITO))
-    return Style(OKABE_ITO[color], LINES[(look + rounds) % len(LINES)])
+    rounds, color = divmod(look, len(COLORS))
+    return Style(COLORS[color], LINES[(look + rounds) % len(LINES)])

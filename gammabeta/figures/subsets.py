@@ -10,6 +10,7 @@ from gammabeta.curves import Curve
 from gammabeta.figures.house import (
     NAME_NARROW,
     NAME_WIDE,
+    NARROW,
     PUBLISHED,
     WIDE,
     accuracy_axis,
@@ -18,6 +19,7 @@ from gammabeta.figures.house import (
     house_style,
     label_of,
     legend_above,
+    name_ends,
     new_figure,
     title_above,
 )
@@ -34,7 +36,9 @@ def learning_curves(
 ) -> Figure:
     """Test accuracy over epochs: a line a subset (the mean), a band from lowest to highest seed.
 
-    published: subset -> {epoch: accuracy}, thin and grey.
+    look: of the published subsets too. published: subset -> {epoch: accuracy}, thin and grey, each
+    in the dashes of its subset and with its name at its end; on a phone, where a name has no room,
+    only those that stand beside a line of ours.
     """
     with house_style():
         figure, axes = new_figure(width, 3.4)
@@ -49,13 +53,22 @@ def learning_curves(
                 axes.fill_between(
                     curve.epochs, curve.low, curve.high, color=color, alpha=0.2, linewidth=0
                 )
-        for trainable, points in (published or {}).items():
-            line = look[trainable].line if trainable in look else "-"
-            axes.plot([*points], [*points.values()], line, color=PUBLISHED, lw=1)
-        if published:
+        ours = {curve.trainable for curve in curves}
+        grey = {
+            name: points
+            for name, points in (published or {}).items()
+            if width > NARROW or name in ours
+        }
+        for name, points in grey.items():
+            axes.plot([*points], [*points.values()], look[name].line, color=PUBLISHED, lw=1)
+        if grey:
             axes.plot([], [], color=PUBLISHED, lw=1, label="published")
         last = max((int(curve.epochs[-1]) for curve in curves), default=1)
-        last = max([last, *(epoch for points in (published or {}).values() for epoch in points)])
+        last = max([last, *(epoch for points in grey.values() for epoch in points)])
+        if width > NARROW:
+            ends = {name: (last, list(points.values())[-1]) for name, points in grey.items()}
+            if ends:
+                name_ends(axes, ends)
         axes.set_xlim((0, 2) if last == 1 else (1, last))
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]))
         axes.set_xlabel("epoch")

@@ -41,7 +41,10 @@ def write_figures(view: View, folder: Path) -> list[Path]:
         told["networks"] = network_rows()
     else:
         name = "-".join([name, *_unlike(view)])
-    note = _note(view)
+    recalled = any_recalled(view.points)
+    note = ", ".join(
+        filter(None, [changes(view), "the start of published ones_ones is recalled" * recalled])
+    )
     files = {f"{name}.json": (json.dumps(told, indent=1) + "\n").encode()}
     for drawing in drawings(view):
         stem = f"{name}-{drawing.key}" if drawing.key else name
@@ -70,8 +73,9 @@ def _unlike(view: View) -> list[str]:
     ]
 
 
-def _note(view: View) -> str:
-    """The same in words, and what the images were: so that a figure alone does not mislead."""
+def changes(view: View) -> str:
+    """The same in words, and what the images were, so that a figure or a sentence alone does not
+    mislead; "" where nothing was changed."""
     told = []
     if view.scale.epochs is not None:
         asked = sorted({point.epochs for point in view.experiment.points})
@@ -87,8 +91,6 @@ def _note(view: View) -> str:
         told.append(f"images of {view.image_size} pixels")
     told += [f"not ImageNet: {each}" for each in other_data(view.runs)]
     told += ["JPEG"] if view.data.startswith("cifar") and from_jpeg(view.runs) else []
-    if any_recalled(view.points):
-        told.append("that the published alternate start is ones_ones is recalled")
     return ", ".join(told)
 
 

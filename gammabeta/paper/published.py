@@ -5,8 +5,8 @@ the main figure of the first version (arXiv 2003.00152v1) with an error of about
 where a line is partly hidden. Where nothing could be read there is nothing here.
 
 The paper's alternate initialisation of BatchNorm is taken to be gamma = 1, beta = 1, an initialiser
-of its code; that its curve was made with it is recalled, its text was not at hand to confirm. So its
-numbers are shown with that caveat, and no difference from them is given: see `is_recalled`.
+of its code; that its curve was made with it is recalled, its text was not at hand to confirm. So
+its numbers are shown with that caveat, and no difference from them is given: see `is_recalled`.
 
 ResNet-14 under bn+output+shortcut stands in that figure twice and reads 63.2 over depth, 63.3 over
 width; 63.2 is taken for both.
@@ -88,6 +88,8 @@ PUBLISHED_CURVES: dict[str, dict[int, float]] = {
 
 # Share of gammas with |gamma| < 0.01, version 1, told by a third party who names no network.
 PUBLISHED_SMALL_GAMMAS = {"bn": 0.27, "all": 0.09}
+# What the abstracts of versions 1 to 3 say training gamma and beta alone does to the features.
+PUBLISHED_DISABLED = "about a third of the random features are disabled"
 # What training gamma and beta adds where everything else trains, in points (introduction, v3).
 PUBLISHED_FROZEN_COST = {"cifar10": (0.5, 2.0), "imagenet": (2.0, 2.0)}
 # Top-5 accuracy of the deepest ImageNet network under bn (the table of networks says which).

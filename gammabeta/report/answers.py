@@ -4,16 +4,16 @@ None where the store cannot answer: a sentence never claims more than its points
 """
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import combinations, pairwise
 
-from gammabeta.analysis import Spread
 from gammabeta.figures.measured import by_network, clamped, pools_by_network, quiet
 from gammabeta.figures.series import DEEPER, WIDER, series
 from gammabeta.gammas import small_share
 from gammabeta.names import readable
-from gammabeta.paper.points import Point, View, other_data
+from gammabeta.paper.points import STAND_INS, Point, View, other_data
 from gammabeta.paper.published import PUBLISHED_FROZEN_COST, PUBLISHED_SMALL_GAMMAS
-from gammabeta.sentences import percent, seeds
+from gammabeta.report.trust import in_abstract, mean, network, of_whole, seeds, spread, sure, trust
+from gammabeta.sentences import percent
 
 _DATA_NAMES = {"cifar10": "CIFAR-10", "imagenet": "ImageNet"}
 _SAME_COUNT = 1.15  # two networks have "about the same" number of values if no further apart
@@ -34,10 +34,11 @@ def _depth(view: View) -> str | None:
         return None
     if len(bn) > 1:
         return _growth(view, bn)
-    sentence = f"On {_network(bn[0])} gamma and beta alone reach {_mean(bn[0])}"
+    sentence = f"On {network(bn[0])} gamma and beta alone reach {mean(bn[0])}"
+    rivals = _rivals(view, bn[0])
     return (
-        f"{sentence}{_beside(view, bn[0])}. How it grows with depth is open: no other depth has "
-        "finished."
+        f"{sentence}{_beside(bn[0], rivals)} ({seeds([bn[0], *rivals])}). How it grows with depth "
+        "is open: no other depth has finished."
     )
 
 
@@ -49,31 +50,38 @@ def _width(view: View) -> str | None:
 def _growth(view: View, bn: Sequence[Point]) -> str:
     """From the first to the last network, and what else they do on the last that can tell."""
     first, last = bn[0], bn[-1]
-    means = [_spread(point).mean for point in bn]
-    text = f"From {_network(first)} to {_network(last)} gamma and beta alone "
+    means = [spread(point).mean for point in bn]
+    text = f"From {network(first)} to {network(last)} gamma and beta alone "
     if all(low < high for low, high in pairwise(means)):
         steps = f" at each of {len(bn) - 1} steps" if len(bn) > 2 else ""
-        text += f"rise from {_mean(first)} to {_mean(last)}{steps} ({_seeds(bn)})."
+        text += f"rise from {mean(first)} to {mean(last)}{steps}"
     else:
-        text += f"go from {_mean(first)} to {_mean(last)}, not higher at every step ({_seeds(bn)})."
-    told = [point for point in bn if _beside(view, point)]
+        text += f"go from {mean(first)} to {mean(last)}, not higher at every step"
+    text += f" ({trust(list(pairwise(bn)))})."
+    told = [point for point in bn if _rivals(view, point)]
     if told:
-        text += f" On {_network(told[-1])} they reach {_mean(told[-1])}{_beside(view, told[-1])}."
+        rivals = _rivals(view, told[-1])
+        text += f" On {network(told[-1])} they reach {mean(told[-1])}{_beside(told[-1], rivals)}"
+        text += f" ({seeds([told[-1], *rivals])})."
     return text
 
 
-def _beside(view: View, bn: Point) -> str:
-    """What as many random weights, and everything, reach on the same network."""
+def _rivals(view: View, bn: Point) -> list[Point]:
+    """As many random weights, and everything, on the same network: those that are done."""
     there = {p.spec.trainable: p for p in view.done if p.spec.model == bn.spec.model}
-    random, everything = there.get("random:2"), there.get("all")
-    parts = []
-    if random:
-        count = "as many" if random.trained == bn.trained else f"{random.trained:,}"
-        parts.append(f"{count} random weights {_mean(random)}")
-    if everything:
-        parts.append(f"everything {_mean(everything)}")
-    used = [point for point in (bn, random, everything) if point]
-    return "".join(f", {part}" for part in parts) + (f" ({_seeds(used)})" if parts else "")
+    return [there[name] for name in ("random:2", "all") if name in there]
+
+
+def _beside(bn: Point, rivals: Sequence[Point]) -> str:
+    """What its rivals reach."""
+    text = ""
+    for rival in rivals:
+        what = "everything"
+        if rival.spec.trainable != "all":
+            as_many = rival.trained == bn.trained
+            what = f"{'as many' if as_many else f'{rival.trained:,}'} random weights"
+        text += f", {what} {mean(rival)}"
+    return text
 
 
 def _count(view: View) -> str | None:
@@ -90,10 +98,10 @@ def _count(view: View) -> str | None:
     ]
     if not pairs:
         return None
-    ahead = sum(_spread(mine).mean > _spread(other).mean for mine, other in pairs)
+    ahead = sum(spread(mine).mean > spread(other).mean for mine, other in pairs)
     told = "; ".join(
-        f"{_network(mine)} with {mine.trained:,} reaches {_mean(mine)}, "
-        f"{_network(other)} with {other.trained:,} {_mean(other)}"
+        f"{network(mine)} with {mine.trained:,} reaches {mean(mine)}, "
+        f"{network(other)} with {other.trained:,} {mean(other)}"
         for mine, other in pairs
     )
     if len(pairs) == 1:
@@ -101,11 +109,11 @@ def _count(view: View) -> str | None:
         start += " is ahead where both can be compared"
     else:
         start = f"Depth is ahead in {ahead} of {len(pairs)} comparisons"
-    return f"{start}: {told} ({_seeds([point for pair in pairs for point in pair])})."
+    return f"{start}: {told} ({trust(pairs)})."
 
 
 def _differ(one: Point, other: Point) -> bool:
-    return _spread(one).mean != _spread(other).mean
+    return spread(one).mean != spread(other).mean
 
 
 def _random(view: View) -> str | None:
@@ -117,23 +125,23 @@ def _random(view: View) -> str | None:
         if bn is None or not random:
             continue
         random.sort(key=lambda point: point.trained or 0)
-        told.append(f"On {name} {_crossing(bn, random)} ({_seeds([bn, *random])}).")
+        told.append(f"On {name} {_crossing(bn, random)} ({seeds([bn, *random])}).")
     return " ".join(told) or None
 
 
 def _crossing(bn: Point, random: Sequence[Point]) -> str:
-    goal = _spread(bn).mean
-    text = f"gamma and beta, {bn.trained:,} values, reach {_mean(bn)}"
-    above = next((p for p in random if _spread(p).mean >= goal), None)
+    goal = spread(bn).mean
+    text = f"gamma and beta, {bn.trained:,} values, reach {mean(bn)}"
+    above = next((p for p in random if spread(p).mean >= goal), None)
     if above is None:
         last = random[-1]
-        return f"{text}; random weights are still below with {_amount(last)}: {_mean(last)}"
+        return f"{text}; random weights are still below with {_amount(last)}: {mean(last)}"
     below = [p for p in random if (p.trained or 0) < (above.trained or 0)]
     if not below:
-        return f"{text}; {_amount(above)} are above already: {_mean(above)}"
+        return f"{text}; {_amount(above)} are above already: {mean(above)}"
     return (
-        f"{text}; random weights pass them between {_amount(below[-1])} ({_mean(below[-1])}) and "
-        f"{_amount(above)} ({_mean(above)})"
+        f"{text}; random weights pass them between {_amount(below[-1])} ({mean(below[-1])}) and "
+        f"{_amount(above)} ({mean(above)})"
     )
 
 
@@ -146,23 +154,23 @@ def _frozen_bn(view: View) -> str | None:
     for model, there in _by_network(view).items():
         if "all" in there and "all-bn" in there:
             trained, frozen = there["all"], there["all-bn"]
-            points = 100 * (_spread(trained).mean - _spread(frozen).mean)
+            points = 100 * (spread(trained).mean - spread(frozen).mean)
             word = "costs" if points >= 0 else "gains"
             told.append(
-                f"{word} {abs(points):.1f} points on {readable(model)}{_sure(trained, frozen)}"
+                f"{word} {abs(points):.1f} points on {readable(model)}{sure(trained, frozen)}"
             )
             used += [trained, frozen]
     if not told:
         return None
     data = used[0].spec.data
     text = f"Freezing gamma and beta while everything else trains {', '.join(told)} "
-    text += f"({_seeds(used)})."
+    text += f"({seeds(used)})."
     changed = view.image_size is not None or other_data(view.runs)
     if data not in PUBLISHED_FROZEN_COST or changed:
         return text
     low, high = PUBLISHED_FROZEN_COST[data]
     span = f"{low:g}" if low == high else f"{low:g} to {high:g}"
-    return f"{text} Published: it costs {span} points on {_DATA_NAMES[data]}."
+    return f"{text} Published{of_whole(view)}: it costs {span} points on {_DATA_NAMES[data]}."
 
 
 def _field(field: str) -> Callable[[View], str | None]:
@@ -174,13 +182,13 @@ def _field(field: str) -> Callable[[View], str | None]:
             done = [point for point in points if point.accuracy]
             if len(done) < 2:
                 continue
-            ranked = sorted(done, key=lambda point: -_spread(point).mean)
+            ranked = sorted(done, key=lambda point: -spread(point).mean)
             best, worst = ranked[0], ranked[-1]
-            points_apart = 100 * (_spread(best).mean - _spread(worst).mean)
+            points_apart = 100 * (spread(best).mean - spread(worst).mean)
             told.append(
                 f"On {name} it makes {points_apart:.1f} points between {getattr(best.spec, field)} "
-                f"({_mean(best)}) and {getattr(worst.spec, field)} ({_mean(worst)})"
-                f"{_sure(best, worst)}; {_seeds(done)}."
+                f"({mean(best)}) and {getattr(worst.spec, field)} ({mean(worst)})"
+                f"{sure(best, worst)}; {seeds(done)}."
             )
         return " ".join(told) or None
 
@@ -192,10 +200,11 @@ def _gamma_beta(view: View) -> str | None:
     for model, there in _by_network(view).items():
         alone = [there[name] for name in ("gamma", "beta") if name in there]
         if alone:
-            parts = [f"{point.spec.trainable} alone reaches {_mean(point)}" for point in alone]
+            parts = [f"{point.spec.trainable} alone reaches {mean(point)}" for point in alone]
             used = [*alone, *([there["bn"]] if "bn" in there else [])]
-            parts += [f"both reach {_mean(there['bn'])}"] if "bn" in there else []
-            told.append(f"On {readable(model)} {', '.join(parts)} ({_seeds(used)}).")
+            parts += [f"both reach {mean(there['bn'])}"] if "bn" in there else []
+            known = trust(list(combinations(used, 2))) if len(used) > 1 else seeds(used)
+            told.append(f"On {readable(model)} {', '.join(parts)} ({known}).")
     return " ".join(told) or None
 
 
@@ -203,7 +212,13 @@ def _vgg(view: View) -> str | None:
     bn = _done(view, "bn")
     if not bn:
         return None
-    told = [f"{_network(point)} reaches {_mean(point)}{_beside(view, point)}" for point in bn]
+    told = []
+    for point in bn:
+        rivals = _rivals(view, point)
+        told.append(
+            f"{network(point)} reaches {mean(point)}{_beside(point, rivals)} "
+            f"({seeds([point, *rivals])})"
+        )
     return f"Under gamma and beta alone {'; '.join(told)}."
 
 
@@ -219,9 +234,9 @@ def _curves(view: View) -> str | None:
                   if row["epoch"] == epoch and row.get("test_accuracy") is not None]  # fmt: skip
         if values:
             told.append(f"{percent(sum(values) / len(values))} after {epoch}")
-    start = f"Of {point.spec.epochs} epochs, {point.spec.trainable} on {_network(point)} "
+    start = f"Of {point.spec.epochs} epochs, {point.spec.trainable} on {network(point)} "
     early = f"is at {' and '.join(told)}, where the learning rate drops, and " if told else ""
-    return f"{start}{early}ends at {_mean(point)} ({_seeds([point])})."
+    return f"{start}{early}ends at {mean(point)} ({seeds([point])})."
 
 
 def _lr(view: View) -> str | None:
@@ -229,10 +244,10 @@ def _lr(view: View) -> str | None:
     for name, points in series(view).items():
         done = [point for point in points if point.accuracy]
         if len(done) > 1:
-            best = max(done, key=lambda point: _spread(point).mean)
-            told.append(f"{name} is best at {best.spec.lr:g} of {len(done)} rates ({_mean(best)})")
+            best = max(done, key=lambda point: spread(point).mean)
+            told.append(f"{name} is best at {best.spec.lr:g} of {len(done)} rates ({mean(best)})")
             used += done
-    return f"{', '.join(told)}; {_seeds(used)}." if told else None
+    return f"{', '.join(told)}; {seeds(used)}." if told else None
 
 
 def _gammas(view: View) -> str | None:
@@ -246,9 +261,12 @@ def _gammas(view: View) -> str | None:
     if not told:
         return None
     small = PUBLISHED_SMALL_GAMMAS
+    text = f"Of all gammas, these end below 0.01 in size: {'; '.join(told)}."
+    if view.data in STAND_INS:
+        return text
     return (
-        f"Of all gammas, these end below 0.01 in size: {'; '.join(told)}. A third party quotes "
-        f"{percent(small['bn'])} and {percent(small['all'])} from the paper, naming no network."
+        f"{text} {in_abstract(view)} A third party quotes {percent(small['bn'])} and "
+        f"{percent(small['all'])} from the paper{of_whole(view)}, naming no network."
     )
 
 
@@ -259,7 +277,7 @@ def _clamp(view: View) -> str | None:
         found = clamped(point)
         if found is not None:
             told.append(
-                f"On {_network(point)} under {point.spec.trainable}, {percent(found.share)} of "
+                f"On {network(point)} under {point.spec.trainable}, {percent(found.share)} of "
                 f"gammas are below 0.01; without them accuracy goes from {percent(found.before)} "
                 f"to {percent(found.after)}, without as many random ones to "
                 f"{percent(found.random)} (n = {found.n}, {found.images:,} test images)."
@@ -278,10 +296,13 @@ def _activity(view: View) -> str | None:
                 + ("" if same else f", on {each.images:,} test images") + ")"
                 for point, each in known
             ]  # fmt: skip
-            told.append(f"on {readable(model)} {' and '.join(parts)}")
+            images = known[0][1].images
+            seen = f", on {images:,} test images" if same and images else ""
+            told.append(f"on {readable(model)} {' and '.join(parts)}{seen}")
     if not told:
         return None
-    return f"Off on more than 99 % of their inputs are these shares of features: {'; '.join(told)}."
+    text = f"Off on more than 99 % of their inputs are these shares of features: {'; '.join(told)}."
+    return text if view.data in STAND_INS else f"{text} {in_abstract(view)}"
 
 
 def _done(view: View, line: str) -> list[Point]:
@@ -294,33 +315,6 @@ def _by_network(view: View) -> dict[str, dict[str, Point]]:
     for point in view.done:
         found.setdefault(point.spec.model, {})[point.spec.trainable] = point
     return found
-
-
-def _network(point: Point) -> str:
-    return readable(point.spec.model)
-
-
-def _spread(point: Point) -> Spread:
-    assert point.accuracy is not None
-    return point.accuracy
-
-
-def _mean(point: Point) -> str:
-    top5 = f", {percent(point.top5.mean)} in the top 5" if point.top5 else ""
-    return percent(_spread(point).mean) + top5
-
-
-def _sure(one: Point, other: Point) -> str:
-    """What the spread of the seeds says of a difference; nothing where there is no spread."""
-    first, second = _spread(one), _spread(other)
-    if min(first.n, second.n) < 2:
-        return ""
-    apart = first.low > second.high or second.low > first.high
-    return ", and their seeds do not overlap" if apart else ", but their seeds overlap"
-
-
-def _seeds(points: Sequence[Point]) -> str:
-    return seeds([_spread(point) for point in points])
 
 
 _ANSWERS: dict[str, Callable[[View], str | None]] = {

@@ -9,10 +9,12 @@ from gammabeta.store import RunFolder
 @dataclass(frozen=True)
 class ShownView:
     """An experiment as a store has it at one scale. headline: what sets it apart from the others of
-    its chapter. has: which columns its table needs. folders: the runs it shows or names."""
+    its chapter. recipe_in_short: what of the published one was changed. has: which columns its
+    table needs. folders: the runs it shows or names."""
 
     id: str
     headline: str
+    recipe_in_short: str
     answer: str
     setting: list[str]
     pictures: list[Picture]
@@ -34,3 +36,8 @@ class Chapter:
     id: str
     question: str
     views: list[ShownView]
+
+    @property
+    def fullest(self) -> ShownView:
+        """The view with most points, of as many the first: what the page begins with."""
+        return max(self.views, key=lambda view: len(view.rows))

@@ -22,6 +22,7 @@ from gammabeta.report.settings import (
     measured_columns,
     missing,
     published_sources,
+    recipe_in_short,
     setting,
     table_rows,
     view_id,
@@ -74,11 +75,13 @@ def _shown(view: View, answer: str, rows: Mapping[Path, RunRow], id: str) -> Sho
     return ShownView(
         id=id,
         headline=headline(view),
+        recipe_in_short=recipe_in_short(view),
         answer=answer,
         setting=setting(view),
         pictures=[
             picture(
-                f"{id}-{drawing.key or 'figure'}", drawing.title, caption(view, drawing.key),
+                f"{id}-{drawing.key or 'figure'}", drawing.title,
+                f"{experiment.question} {headline(view)}", caption(view, drawing.key),
                 drawing.draw,
             )
             for drawing in drawings(view)

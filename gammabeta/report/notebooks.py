@@ -10,7 +10,7 @@ from gammabeta.paper.points import STAND_INS, Point, View, recipe, single_points
 from gammabeta.paper.report import DEFECTS, ReportRun, report_runs
 from gammabeta.report.chapter import ShownView
 from gammabeta.report.pictures import picture
-from gammabeta.report.settings import headline, setting, view_id
+from gammabeta.report.settings import headline, recipe_in_short, setting, view_id
 from gammabeta.report.sources import sources
 from gammabeta.sentences import percent, points
 
@@ -45,6 +45,7 @@ def _shown(view: View, rows: Mapping[Path, RunRow], id: str) -> ShownView:
     return ShownView(
         id=id,
         headline=headline(view),
+        recipe_in_short=recipe_in_short(view),
         answer=_answer(pairs, whole=view.scale.epochs is None),
         setting=[
             *setting(view),
@@ -52,7 +53,13 @@ def _shown(view: View, rows: Mapping[Path, RunRow], id: str) -> ShownView:
             *(f"In some, {DEFECTS[name]}." for name in sorted(defects)),
         ],
         pictures=[
-            picture(f"{id}-maps", drawing.title, f"{_MAPS} {_recipes(view)}", drawing.draw)
+            picture(
+                f"{id}-maps",
+                drawing.title,
+                f"{view.experiment.question} {headline(view)}",
+                f"{_MAPS} {_recipes(view)}",
+                drawing.draw,
+            )
             for drawing in drawings(view)
         ],
         rows=[

@@ -84,7 +84,11 @@ def report_html(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(
-        percent=percent, share=share, seconds=seconds, breakable=breakable, points=points,
+        percent=percent,
+        share=share,
+        seconds=seconds,
+        breakable=breakable,
+        points=points,
         difference=difference,
     )
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))

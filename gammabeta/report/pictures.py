@@ -20,10 +20,14 @@ class Picture:
     caption: str
 
 
-def picture(id: str, title: str, caption: str, draw: Callable[[float], Figure]) -> Picture:
-    """draw: makes the figure at a width in inches. Ids inside the SVG begin with `id`."""
+def picture(
+    id: str, title: str, about: str, caption: str, draw: Callable[[float], Figure]
+) -> Picture:
+    """about: what tells it from the other figures of that title, for a reader who sees none of
+    them: the question, the setting. draw: makes the figure at a width in inches. Ids inside the SVG
+    begin with `id`."""
     wide, narrow = (
-        Markup(figures.inline_svg(draw(width), f"{id}-{size}", title))
+        Markup(figures.inline_svg(draw(width), f"{id}-{size}", f"{title}. {about}"))
         for size, width in (("wide", figures.WIDE), ("narrow", figures.NARROW))
     )
     return Picture(id, title, wide, narrow, caption)

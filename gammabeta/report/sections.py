@@ -22,6 +22,7 @@ from gammabeta.sentences import (
     caption_curves,
     caption_gammas,
     caption_small,
+    data_name,
     data_of,
     reason,
 )
@@ -35,9 +36,14 @@ def parts_of(found: Sequence[Section], published: Published) -> list[dict[str, A
     """What the template shows of each section, with one look a subset on the whole page."""
     subsets = {group.trainable for part in found for group in part.groups}
     return [
-        _part(part, f"part-{number}", heading, published, subsets)
+        _part(part, f"part-{number}", _named(part, heading), published, subsets)
         for number, (part, heading) in enumerate(zip(found, headings(found), strict=True), start=1)
     ]
+
+
+def _named(section: Section, heading: str) -> str:
+    """The heading with what the data was in truth."""
+    return heading.replace(f" on {section.data}, ", f" on {data_name(section)}, ", 1)
 
 
 def _part(
@@ -61,7 +67,7 @@ def _part(
         "paper": paper,
         "top5": any(group.test_top5 for group in section.groups),
         "swatches": {name: (style.color, _DASHES[style.line]) for name, style in look.items()},
-        "pictures": _pictures(section, id, look),
+        "pictures": _pictures(section, id, heading, look),
         "rows": rows,
         "unfinished": [(row, reason(row)) for row in rows if row.status != "ok"],
         "sources": sources(section.runs, section.rows),
@@ -69,14 +75,16 @@ def _part(
     }
 
 
-def _pictures(section: Section, id: str, look: Mapping[str, figures.Style]) -> list[Picture]:
+def _pictures(
+    section: Section, id: str, heading: str, look: Mapping[str, figures.Style]
+) -> list[Picture]:
     """The figures for which there is something to show."""
     classes = data_of(section).get("num_classes")
     chance = 1 / classes if classes else None
     found = []
 
     def add(name: str, title: str, caption: str, draw: Callable[[float], Figure]) -> None:
-        found.append(picture(f"{id}-{name}", title, caption, draw))
+        found.append(picture(f"{id}-{name}", title, heading, caption, draw))
 
     drawn = curves(section.runs)
     if drawn:

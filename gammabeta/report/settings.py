@@ -7,6 +7,7 @@ from gammabeta.analysis import counted, plain, run_rows
 from gammabeta.figures.drawings import chance_of
 from gammabeta.figures.measured import clamped, not_read, pools_by_network, probed, quiet
 from gammabeta.figures.series import are_subsets, is_deep_against_wide, series
+from gammabeta.figures.write import changes
 from gammabeta.gammas import small_share
 from gammabeta.names import readable
 from gammabeta.paper.beside import any_recalled
@@ -74,6 +75,14 @@ def setting(view: View) -> list[str]:
         copies = "JPEG copies of the images" if len(sources) == 1 else "JPEG copies in some runs"
         said.append(f"The data was {copies}, whose pixels are not quite the original ones.")
     return said + left_out(view.points)
+
+
+def recipe_in_short(view: View) -> str:
+    """What of the published recipe was changed, in a few words, for a sentence on its own."""
+    told = changes(view)
+    if view.scale.epochs is not None:
+        return told
+    return f"The published recipe, but {told}" if told else "The published recipe"
 
 
 def told_before_comparing(view: View) -> list[str]:

@@ -1,0 +1,76 @@
+"""What a sentence says with a number: its mean, how many seeds it has, whether their spread lets a
+difference stand, and whether what was published may be held against it."""
+
+from collections.abc import Sequence
+
+from gammabeta import sentences
+from gammabeta.analysis import Spread
+from gammabeta.names import readable
+from gammabeta.paper.points import Point, View
+from gammabeta.paper.published import PUBLISHED_DISABLED
+from gammabeta.sentences import percent
+
+
+def network(point: Point) -> str:
+    return readable(point.spec.model)
+
+
+def spread(point: Point) -> Spread:
+    """Of a point that has a value."""
+    assert point.accuracy is not None
+    return point.accuracy
+
+
+def mean(point: Point) -> str:
+    top5 = f", {percent(point.top5.mean)} in the top 5" if point.top5 else ""
+    return percent(spread(point).mean) + top5
+
+
+def seeds(points: Sequence[Point]) -> str:
+    """How many seeds each has."""
+    return sentences.seeds([spread(point) for point in points])
+
+
+def sure(one: Point, other: Point) -> str:
+    """What the spread of the seeds says of a difference; nothing where there is no spread."""
+    apart = _apart(one, other)
+    if apart is None:
+        return ""
+    return ", and their seeds do not overlap" if apart else ", but their seeds overlap"
+
+
+def trust(pairs: Sequence[tuple[Point, Point]]) -> str:
+    """How many seeds the points of these differences have, and what that says of them."""
+    points = list({id(point): point for pair in pairs for point in pair}.values())
+    text = seeds(points)
+    told = [apart for pair in pairs if (apart := _apart(*pair)) is not None]
+    if not told:
+        every = all(spread(point).n == 1 for point in points)
+        return f"{text}, so no spread is known" if every else f"{text}; one has no spread"
+    overlaps = told.count(False)
+    if len(told) == 1:
+        text += ", which overlap" if overlaps else ", which do not overlap"
+    elif overlaps:
+        text += f", which overlap in {overlaps} of {len(told)} comparisons"
+    else:
+        text += ", which overlap in none of the comparisons"
+    return text if len(told) == len(pairs) else f"{text}; where one seed is, no spread is known"
+
+
+def of_whole(view: View) -> str:
+    """What must stand beside a published number that is no target for a shortened recipe."""
+    return "" if view.scale.epochs is None else ", with the full recipe, so no target for this one"
+
+
+def in_abstract(view: View) -> str:
+    """What the abstract of the paper says of features that are switched off."""
+    said = f"The paper\u2019s abstract says, of no network in particular{of_whole(view)}"
+    return f"{said}: {PUBLISHED_DISABLED}."
+
+
+def _apart(one: Point, other: Point) -> bool | None:
+    """Whether no seed of one is among those of the other; None where one has a single seed."""
+    first, second = spread(one), spread(other)
+    if min(first.n, second.n) < 2:
+        return None
+    return first.low > second.high or second.low > first.high
