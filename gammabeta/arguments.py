@@ -333,7 +333,8 @@ def read_specs(options: argparse.Namespace) -> tuple[list[RunSpec], list[str]]:
     for name in axes:
         by = [flag for each, flag, _ in given if each == name]
         if len(by) > 1:
-            raise InputError(f"{name} is given twice, by {' and '.join(by)}: write one of them")
+            meant = "write one of them" if len(set(by)) > 1 else f"write {by[0]}=A,B"
+            raise InputError(f"{name} is given twice, by {' and '.join(by)}: {meant}")
     if math.prod(len(values) for values in axes.values()) > _MOST:
         raise InputError(f"--members and --seeds make over {_MOST:,} runs: write fewer")
     base, flags = read_base(options)

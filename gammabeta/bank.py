@@ -203,6 +203,8 @@ class Bank:
             )
 
     def _known(self, task: str) -> None:
+        if task is None:
+            raise InputError("None is no task of a batch: write bank.activate(None) for the base")
         if not isinstance(task, str) or task not in self._tasks:
             known = suggest(str(task), self._tasks) if self._tasks else "it has none"
             raise InputError(f"the bank has no task '{task}': {known}")

@@ -191,7 +191,7 @@ WORDS = [
     ("sweep --members trainable=bn,name:x", "--members: 'name:x' selects nothing here"),
     ("sweep --members trainable=bn,name:x --dry-run", "--members: 'name:x' selects nothing here"),
     ("sweep --members batch-size=32,4096", "--members: batch_size 4096 is larger than the 2048"),
-    ("sweep --members lr=1 --members lr=2", "lr is given twice, by --members lr and --members lr"),
+    ("sweep --members lr=1 --members lr=2", "and --members lr: write --members lr=A,B"),
     ("sweep --members lr=1 --lr 2", "lr is given twice, by --members lr and --lr: write one"),
     ("sweep --seeds 0-1 --members seed=2", "seed is given twice, by --members seed and --seeds"),
     ("sweep --seeds 0-999 --members lr=1,2,3,4,5,6,7,8,9,10,11", "make over 10,000 runs"),

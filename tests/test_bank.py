@@ -179,6 +179,7 @@ def test_what_a_mixed_batch_cannot_be():
         ([], "a task's name for each sample"),
         ("task0", "a task's name for each sample"),
         (["task0", "taks0"], "no task 'taks0': did you mean task0"),
+        (["task0", None], "None is no task of a batch"),
         (["task0", "task1"], "task 'task1' trained random entries of 'blocks.0.conv1.weight'"),
     ]:
         with pytest.raises(InputError, match=message) as raised:

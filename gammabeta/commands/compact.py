@@ -49,8 +49,11 @@ def add_data_dir(parser: Any) -> None:
 
 def _compact(options: argparse.Namespace) -> None:
     from gammabeta import deploy
+    from gammabeta.compact.snap import check_number
     from gammabeta.run import load_run
 
+    with about("threshold"):
+        check_number(options.threshold)  # before the data are read
     out = Path(options.out)
     with about("out"):
         deploy.check_out(out, (".safetensors",))
@@ -58,7 +61,7 @@ def _compact(options: argparse.Namespace) -> None:
     deployed = deploy.open_run(run, options.data_dir, options.images)
     with about("threshold"):
         deployed.check_threshold(options.threshold)
-    print("looking for channels that are switched off ...", file=sys.stderr)
+    print("looking for what is switched off, and checking what is left ...", file=sys.stderr)
     compaction = deployed.compact(options.threshold)
     measured = deploy.compare(deployed, compaction)
     measured["costs"] = deploy.costs(deployed, compaction)

@@ -19,13 +19,18 @@ def batch_norms(module: nn.Module) -> dict[str, _BatchNorm]:
     return found
 
 
-def check_threshold(module: nn.Module, threshold: float) -> None:
-    """Raise InputError for what is no threshold, and for one that would empty a layer which is not
-    empty already."""
+def check_number(threshold: float) -> None:
+    """Raise InputError for what is no threshold, whatever the network."""
     if isinstance(threshold, bool) or not isinstance(threshold, int | float):
         raise InputError(f"threshold is {threshold!r}: write a number, 0 or more", "threshold")
     if not threshold >= 0:
         raise InputError(f"threshold is {threshold:g}: write 0 or more", "threshold")
+
+
+def check_threshold(module: nn.Module, threshold: float) -> None:
+    """Raise InputError for what is no threshold, and for one that would empty a layer which is not
+    empty already."""
+    check_number(threshold)
     norms = batch_norms(module)
     largest = {name: float(layer.weight.detach().abs().max()) for name, layer in norms.items()}
     emptied = [name for name, most in largest.items() if 0 < most < threshold]
