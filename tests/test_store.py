@@ -116,11 +116,12 @@ def test_create_loses_a_race_gracefully(tmp_path: Path, monkeypatch: pytest.Monk
 
     def slow(source: Path, target: Path) -> None:
         monkeypatch.setattr(os, "replace", real)
-        RunFolder.create(tmp_path, "abc", SPEC, {"winner": 1})
+        RunFolder.create(tmp_path, "abc", SPEC, {"data": {}, "winner": 1})
         real(source, target)
 
     monkeypatch.setattr(os, "replace", slow)
-    assert RunFolder.create(tmp_path, "abc", SPEC, {"winner": 2}).inputs == {"winner": 1}
+    found = RunFolder.create(tmp_path, "abc", SPEC, {"data": {}, "winner": 2})
+    assert found.inputs == {"data": {}, "winner": 1}
     assert names(tmp_path) == ["abc"]
 
 
