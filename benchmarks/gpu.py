@@ -18,7 +18,7 @@ one archive of the JSON and the run folders, written anew whenever a piece ends,
 on every exit; the next call is given it as --unpack and goes on. All that must come back is two
 files, --out and --pack:
 
-    python benchmarks/gpu.py --data-dir data --runs /tmp/runs --out $BACK/gpu.json \\
+    python benchmarks/gpu.py --data-dir data --runs runs --out $BACK/gpu.json \\
         --pack $BACK/state.tar.gz --parts compile,check,steps,members
     python benchmarks/gpu.py (the same) --unpack state.tar.gz --parts runs
 
