@@ -226,7 +226,12 @@ def test_losses_and_their_table(call, tmp_path):
     call("loss", "--out", out, "--model", "cifar_resnet_8", "--steps", "3", *SMALL)
     rows = json.loads(out.read_text())["rows"]
     assert [row["kind"] for row in rows].count("engine") == 6
-    judge, *others = rows
+    judge, *others = rows[:-2]
+    exact, lean = rows[-2:]  # in double precision
+    assert exact["first"] == pytest.approx(judge["first"], rel=1e-5)
+    assert lean["what"] == "lean"
+    assert lean["end"] == pytest.approx(exact["end"], rel=1e-13)
+    assert lean["end_off"] == lean["end"] / exact["end"] - 1
     for row in others:
         if row["order"] == 0:  # the same batches
             near = 1e-4 if row["precision"] == "fp32" else 2e-2
