@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gammabeta.analysis import plain, run_rows, spread
+from gammabeta.errors import no_runs
 from gammabeta.names import PAPER_NETWORKS
 from gammabeta.paper import published_accuracy
 from gammabeta.paper.networks import model_row
@@ -240,7 +241,7 @@ def print_runs(folders: list[RunFolder], root: Path, as_json: bool) -> None:
         print(json.dumps(shown, indent=1))
         return
     if not rows:
-        print(f"there are no runs in the folder {root}")
+        print(no_runs(root))
         return
     table = Table(box=None, pad_edge=False)
     for name in ("id", "status", "model", "subset", "data", "seed", "epochs", "accuracy"):

@@ -3,11 +3,13 @@
 `InputError`: what was asked for cannot be done; the message is one line that says what to write
 instead; the command line exits with 2 and nothing has been created.
 `RunError`: the request was fine, something went wrong while it ran; exit code 1.
+What several modules refuse has its words here, so that it reads the same everywhere.
 """
 
 import contextlib
 import difflib
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 
 class GammabetaError(Exception):
@@ -50,3 +52,16 @@ def suggest(word: str, known: Iterable[str], count: int = 3) -> str:
     if near:
         return "did you mean " + " or ".join(spelled[each] for each in near) + "?"
     return "known: " + ", ".join(spelled.values())
+
+
+def no_runs(folder: str | Path | None) -> InputError:
+    """Where a run is wanted and there is none. folder: of the runs, missing or without any; None
+    where the runs came from elsewhere."""
+    where = "" if folder is None else f" in {folder}"
+    if folder is not None and not Path(folder).exists():
+        where += ", for there is no such folder"
+    return InputError(
+        f"there are no runs{where}: train one first, for example gammabeta demo, or name the "
+        "folder that has yours",
+        "runs",
+    )

@@ -38,7 +38,7 @@ from gammabeta.disk import (
     write_atomically,
     writing,
 )
-from gammabeta.errors import InputError, RunError
+from gammabeta.errors import InputError, RunError, no_runs
 from gammabeta.locks import hold, is_locked
 
 __all__ = ["FORMAT", "Checkpoint", "RunFolder", "find_run", "list_runs", "remove_runs"]
@@ -368,7 +368,7 @@ def find_run(root: Path, id_prefix: str, damaged: bool = False) -> RunFolder:
 def _find(root: Path, id_prefix: str) -> RunFolder:
     runs = {run.path.name: run for run in list_runs(root, damaged=True)}
     if not runs:
-        raise InputError(f"there are no runs in {root}: choose another folder for runs", "runs")
+        raise no_runs(root)
     if id_prefix in runs:
         return runs[id_prefix]
     found = [name for name in runs if name.startswith(id_prefix)]

@@ -103,8 +103,8 @@ WORDS = [
     ("runs list 0123", "runs show 0123"),
     ("runs stop", "unknown action 'stop': did you mean show or list?"),
     ("runs shwo 0123", "unknown action 'shwo': did you mean show?"),
-    ("runs --runs nosuch", "--runs: nosuch does not exist: name the folder of your runs"),
-    ("runs --runs nosuch --json", "nosuch does not exist"),
+    ("runs --runs nosuch", "--runs: there are no runs in nosuch, for there is no such folder"),
+    ("runs --runs nosuch --json", "--runs: there are no runs in nosuch"),
     ("runs show 0123 --runs nosuch", "--runs: there are no runs in nosuch"),
     ("runs --runs=", "has no name"),
     ("runs --tensors", "--tensors belongs to gammabeta runs show"),
@@ -214,6 +214,25 @@ def test_wrong_words(line, message, tmp_path, monkeypatch, capsys):
     check(code, out, err, message, tmp_path)
     flags = [word.split("=")[0] for word in words if word.startswith("--")]
     assert not flags or any(flag in err for flag in flags), err
+
+
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize(
+    "line", ["runs show 01", "runs rm 01", "report", "analyze 01", "compact 01",
+             "export 01 a.pt2", "delta 01 a.delta"],
+)  # fmt: skip
+def test_one_wording_where_there_are_no_runs(line, there, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    if there:
+        Path("mine").mkdir()
+    code, out, err = run(capsys, *line.split(), "--runs", "mine")
+    missing = "" if there else ", for there is no such folder"
+    wanted = (
+        f"gammabeta: --runs: there are no runs in mine{missing}: train one first, for example "
+        "gammabeta demo, or name the folder that has yours\n"
+    )
+    assert (code, out, err) == (2, "", wanted)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"] * there
 
 
 def check(code, out, err, message, folder, kept=()):

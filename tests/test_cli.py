@@ -13,6 +13,7 @@ import gammabeta
 from gammabeta import RunSpec, demo
 from gammabeta.cli import main
 from gammabeta.engine import ENGINES
+from gammabeta.errors import no_runs
 from gammabeta.names import PAPER_NETWORKS
 from gammabeta.spec import CHOICES
 from gammabeta.store import RunFolder
@@ -165,8 +166,8 @@ def test_runs_are_listed_shown_and_removed(here, capsys):
     assert "tensors" not in shown["inputs"]
     call(capsys, "runs", "rm", result["id"])
     assert json.loads(call(capsys, "runs", "--json")[0]) == []
-    assert "no runs in the folder" in call(capsys, "runs")[0]
-    assert "no runs in the folder" in call(capsys, "runs", "--runs", "runs")[0]
+    assert "there are no runs in runs: train one first" in call(capsys, "runs")[0]
+    assert "there are no runs in runs: train one first" in call(capsys, "runs", "--runs", "runs")[0]
 
 
 def test_a_run_is_shown_by_what_was_chosen_how_it_ended_and_what_trained(here, capsys):
@@ -225,7 +226,7 @@ def test_one_epoch_is_no_epochs(here, capsys):
 
 
 def test_the_default_folder_may_be_missing(here, capsys):
-    assert call(capsys, "runs")[0] == "there are no runs in the folder runs\n"
+    assert call(capsys, "runs")[0] == f"{no_runs('runs')}\n"
     assert json.loads(call(capsys, "runs", "--json")[0]) == []
 
 

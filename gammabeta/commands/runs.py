@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from gammabeta.arguments import add_command, add_runs_folder, finish, runs_folder
-from gammabeta.errors import InputError
+from gammabeta.errors import InputError, no_runs
 
 
 def add(commands: Any) -> None:
@@ -32,7 +32,7 @@ def _runs(options: argparse.Namespace) -> None:
             raise InputError("runs list takes no id: write gammabeta runs show " + ids[0])
         found = list_runs(root, damaged=True)
         if "runs" in options and not root.exists():
-            raise InputError(f"{root} does not exist: name the folder of your runs", "runs")
+            raise no_runs(root)
         display.print_runs(found, root, options.json)
         return
     if not ids:

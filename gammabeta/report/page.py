@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from gammabeta.analysis import sections
 from gammabeta.disk import replace_file
-from gammabeta.errors import InputError, RunError
+from gammabeta.errors import InputError, RunError, no_runs
 from gammabeta.paper.beside import difference
 from gammabeta.report.experiments import chapters
 from gammabeta.report.networks import network_table
@@ -41,8 +41,7 @@ def write_report(
     check_out(out)
     found = list_runs(Path(runs)) if isinstance(runs, str | Path) else list(runs)
     if not found:
-        where = f" in {runs}" if isinstance(runs, str | Path) else ""
-        raise InputError(f"there are no runs{where}: train one first, for example gammabeta demo")
+        raise no_runs(runs if isinstance(runs, str | Path) else None)
     text = report_html(found, title, published)
     try:
         replace_file(out, text.encode())
