@@ -10,16 +10,18 @@ import json
 import math
 import re
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from gammabeta import language
 from gammabeta.errors import InputError, about, suggest
+from gammabeta.field_help import field_help, values_of
 from gammabeta.names import parse_name
-from gammabeta.spec import CHOICES, RunSpec
+from gammabeta.spec import RunSpec
 
 FIELDS = tuple(item.name for item in fields(RunSpec))
 # Arguments of `train` and `sweep`; the defaults are theirs.
@@ -118,12 +120,18 @@ def add_command(commands: Any, name: str, function: Any, text: str) -> Any:
 
 
 def finish(parser: Any) -> None:
+    """To be called when all arguments are there. Defaults that argparse knows are put into --help;
+    the texts of the others say what happens without them."""
+    for action in parser._actions:
+        known = action.option_strings and action.nargs != 0
+        if known and action.default not in (None, argparse.SUPPRESS, []):
+            action.help = f"{action.help} (default: %(default)s)"
     flags = [flag for action in parser._actions for flag in action.option_strings]
     parser.set_defaults(known_flags=flags)
 
 
 def add_runs_folder(parser: Any) -> None:
-    text = "where runs are kept (runs)"
+    text = "where runs are kept (default: runs)"
     parser.add_argument("--runs", default=argparse.SUPPRESS, metavar="DIR", help=text)
 
 
@@ -131,15 +139,20 @@ def add_execution(parser: Any) -> None:
     add_runs_folder(parser)
     known = (("device", "auto, cpu, cuda, cuda:1"), ("engine", "auto, eager, lean, fused"))
     for name, text in known:
-        parser.add_argument(f"--{name}", default=argparse.SUPPRESS, help=f"{text} (auto)")
+        parser.add_argument(f"--{name}", default=argparse.SUPPRESS, help=f"{text} (default: auto)")
 
 
 def add_data(parser: Any) -> None:
     """Where the data set is, and how the images of imagenet are read."""
     texts: tuple[tuple[str, type, str, str], ...] = (
         ("--data-dir", str, "DIR", "where the data set's files are (default: $GAMMABETA_DATA)"),
-        ("--workers", int, "N", "imagenet: threads that decode images (one a processor)"),
-        ("--image-store", str, "FILE", "imagenet: keep shrunk images in this file, and read it"),
+        ("--workers", int, "N", "imagenet: threads that decode images (default: one a processor)"),
+        (
+            "--image-store",
+            str,
+            "FILE",
+            "imagenet: keep shrunk images in this file, and read it (default: none)",
+        ),
     )
     for flag, kind, metavar, text in texts:
         parser.add_argument(flag, type=kind, default=argparse.SUPPRESS, metavar=metavar, help=text)
@@ -166,23 +179,28 @@ def runs_folder(options: argparse.Namespace) -> Path:
     return Path(name)
 
 
-def add_spec(parser: Any, without: Sequence[str] = ()) -> None:
+def add_spec(
+    parser: Any, without: Sequence[str] = (), defaults: Mapping[str, Any] = MappingProxyType({})
+) -> None:
     """What a run is, by --spec and a flag for each field, and how it is executed. without: fields
-    that get no flag."""
+    that get no flag. defaults: those that are not RunSpec's."""
+    parser.usage = "%(prog)s [OPTION ...]"  # thirty lines of flags would tell nobody anything
     parser.add_argument(
         "--spec",
         metavar="FILE",
-        help="start from this spec.json; flags override it (a new --optimizer brings its own lr)",
+        help="start from this spec.json, whose values are then the defaults; flags override it (a "
+        "new --optimizer brings its own lr) (default: no file)",
     )
-    science = parser.add_argument_group("what is trained (default: the paper's CIFAR-10 recipe)")
+    recipe = "" if defaults else " (the defaults are the paper's CIFAR-10 recipe)"
+    science = parser.add_argument_group(f"what is trained{recipe}")
     for item in fields(RunSpec):
         if item.name in without:
             continue
         if item.name in _ON_OFF:
             keywords: dict[str, Any] = {"action": _OnOff}
         else:
-            keywords = {"type": reader(item.name), "metavar": _metavar(item.name)}
-        text = item.metadata["help"].replace("%", "%%")
+            keywords = {"type": reader(item.name), "metavar": values_of(item.name)}
+        text = field_help(item.name, defaults).replace("%", "%%")
         science.add_argument(as_flag(item.name), default=argparse.SUPPRESS, help=text, **keywords)
     how = parser.add_argument_group("how it is executed (never changes what a run is)")
     add_data(how)
@@ -192,12 +210,12 @@ def add_spec(parser: Any, without: Sequence[str] = ()) -> None:
         type=int,
         default=argparse.SUPPRESS,
         metavar="N",
-        help="of several runs: how many train in step, in one program, at most (32)",
+        help="of several runs: how many train in step, in one program, at most (default: 32)",
     )
 
 
 def add_seeds(parser: Any) -> None:
-    text = "one run for each seed: 0-4, 0,3,7 or 0-2,9"
+    text = "one run for each seed: 0-4, 0,3,7 or 0-2,9 (default: one run)"
     parser.add_argument(
         "--seeds", type=_read_seeds, default=argparse.SUPPRESS, metavar="LIST", help=text
     )
@@ -211,26 +229,9 @@ def add_members(parser: Any) -> None:
         default=[],
         metavar="FIELD=VALUES",
         help="one run for each value, as in lr=0.01,0.1 or seed=0-4; between values that have "
-        "commas themselves write a semicolon; given more than once: every combination",
+        "commas themselves write a semicolon; given more than once: every combination "
+        "(default: none)",
     )
-
-
-_METAVARS = {
-    "model": "NETWORK", "trainable": "SUBSET", "weights": "FILE", "validation": "SHARE",
-    "random_labels": "SHARE", "label_smoothing": "SHARE", "warmup_epochs": "EPOCHS",
-}  # fmt: skip
-
-
-def _metavar(name: str) -> str:
-    """What values a field takes: all of them, or their kind."""
-    if name in CHOICES:
-        return "{" + ",".join(CHOICES[name]) + "}"
-    if name in _METAVARS:
-        return _METAVARS[name]
-    if name.endswith("_by_role"):
-        return "ROLE=X,..."
-    kind = typing.get_type_hints(RunSpec)[name]
-    return "X,X" if typing.get_origin(kind) is tuple else "X" if kind is float else "N"
 
 
 def reader(name: str) -> Any:

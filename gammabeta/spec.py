@@ -70,7 +70,7 @@ _BY_SCHEDULE: dict[str, dict[str, Any]] = {
     "cosine_restarts": _NO_DROPS | {"schedule_steps": 1000},
     "ramp": _NO_DROPS,
 }
-_RESOLVED_BY = {"data": _BY_DATA, "optimizer": _BY_OPTIMIZER, "schedule": _BY_SCHEDULE}
+RESOLVED_BY = {"data": _BY_DATA, "optimizer": _BY_OPTIMIZER, "schedule": _BY_SCHEDULE}
 
 
 Made = typing.TypeVar("Made")
@@ -104,33 +104,31 @@ class RunSpec:
     only the data or the network can tell (a part that selects nothing) is refused when it runs.
     """
 
-    model: str = _help(
-        "network, e.g. cifar_resnet_14 (gammabeta models lists them)", "cifar_resnet_14"
-    )
+    model: str = _help("network; gammabeta models lists them", "cifar_resnet_14")
     trainable: str = _help("which parameters train, e.g. bn, bn+output, random:2, all-bn", "bn")
-    data: str = _help("data set: " + ", ".join(DATA_SETS), "cifar10")
+    data: str = _help("data set", "cifar10")
     epochs: int = _help("passes over the training images", 160)
     batch_size: int = _help("images a step; the last, short batch of an epoch is kept", 128)
     seed: int = _help("of weights, order, augmentation and random entries", 0)
-    optimizer: str = _help("sgd, adam or adamw", "sgd")
-    lr: float = _help("learning rate (default 0.1 for sgd, 0.001 for adam and adamw)", None)
-    momentum: float = _help("of sgd (default 0.9)", None)
+    optimizer: str = _help("what turns gradients into steps", "sgd")
+    lr: float = _help("learning rate", None)
+    momentum: float = _help("of sgd", None)
     nesterov: bool = _help("Nesterov momentum", False)
-    betas: tuple[float, ...] = _help("of adam and adamw (default 0.9,0.999)", None)
+    betas: tuple[float, ...] = _help("of adam and adamw", None)
     weight_decay: float = _help("on every trained tensor, gamma and beta included", 1e-4)
     lr_by_role: tuple[tuple[str, float], ...] = _help("other rates, e.g. output=0.01,beta=0.2", ())
     weight_decay_by_role: tuple[tuple[str, float], ...] = _help("other decays, e.g. gamma=0", ())
-    schedule: str = _help(", ".join(CHOICES["schedule"]), "step")
-    drops: tuple[float, ...] = _help("step: when, as shares of the run (default 1/2,3/4)", None)
-    drop_factor: float = _help("step: the rate is multiplied by this at each drop (0.1)", None)
+    schedule: str = _help("of the learning rate", "step")
+    drops: tuple[float, ...] = _help("step: when, as shares of the run, e.g. 1/2,3/4", None)
+    drop_factor: float = _help("step: the rate is multiplied by this at each drop", None)
     schedule_steps: int | None = _help(
-        "steps until cosine and linear_cosine have come down (the whole run), or until the first "
-        "restart of cosine_restarts (1000), whose periods double",
+        "steps until cosine and linear_cosine have come down, or until the first restart of "
+        "cosine_restarts, whose periods double",
         None,
     )
     warmup_epochs: float = _help("the rate rises linearly from 0 over these epochs", 0.0)
     label_smoothing: float = _help("in [0, 1)", 0.0)
-    weight_init: str = _help(", ".join(CHOICES["weight_init"]), "kaiming_normal")
+    weight_init: str = _help("of convolutions and classifier", "kaiming_normal")
     norm_init: str = _help(
         "gamma, beta: uniform U(0,1),0; ones 1,0; ones_ones 1,1; symmetric U(-1,1),0", "uniform"
     )
@@ -142,18 +140,18 @@ class RunSpec:
         "parts of a batch that BatchNorm sees apart; above 1 one process each (--no-sync-bn)", 1
     )
     precision: str = _help("fp32, or bf16 (autocast; trained tensors stay fp32)", "fp32")
-    flip: bool = _help("random horizontal flips (default: on, but for digits)", None)
-    crop_padding: int = _help("random crops after padding by this many pixels (cifar: 4)", None)
+    flip: bool = _help("random horizontal flips", None)
+    crop_padding: int = _help("random crops after padding by this many pixels", None)
     brightness: float = _help(
         "random brightness: up to this is added to pixels in [0, 1] or taken away, then they are "
-        "clipped (0: none)",
+        "clipped",
         0.0,
     )
     normalisation: str = _help(
         "of pixels: imagenet, by its mean and deviation; none, they stay in [0, 1]", "imagenet"
     )
     image_size: int = _help(
-        "imagenet: random crops are resized to this many pixels (224); 0: images stay as they are",
+        "imagenet: random crops are resized to this many pixels; 0: images stay as they are",
         None,
     )
     subsample: int | None = _help("train on the first N images only", None)
@@ -177,7 +175,7 @@ class RunSpec:
         _check(self)
 
     def _resolve(self, name: str) -> Any:
-        for decider, table in _RESOLVED_BY.items():
+        for decider, table in RESOLVED_BY.items():
             choice = getattr(self, decider)
             if choice not in table:
                 _check_choice(decider, choice)
@@ -210,7 +208,7 @@ class RunSpec:
 
     def chosen(self) -> dict[str, Any]:
         """The part of `to_dict` that differs from the defaults; `from_dict` reads it back equal."""
-        deciders = {name: getattr(self, name) for name in _RESOLVED_BY}
+        deciders = {name: getattr(self, name) for name in RESOLVED_BY}
         followed, default = RunSpec(**deciders).to_dict(), RunSpec().to_dict()
         return {
             name: value
@@ -235,7 +233,7 @@ class RunSpec:
         """A changed copy. Fields whose default follows from a changed one (lr from optimizer, ...)
         take their new default unless they are given too."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
-        for decider, table in _RESOLVED_BY.items():
+        for decider, table in RESOLVED_BY.items():
             if decider in changes and changes[decider] != values[decider]:
                 values.update(dict.fromkeys(table[values[decider]]))
         return RunSpec(**{**values, **_known(changes)})

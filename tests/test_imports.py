@@ -27,7 +27,8 @@ LEVELS = {
     "deploy": 6,
     "demo": 7, "paper": 7, "tune": 7,
     "figures": 8, "sentences": 8, "report": 8.1, "reproduce": 8.2,
-    "display": 8.5, "listen": 8.6, "arguments": 8.7, "commands": 8.9, "cli": 9, "__main__": 10,
+    "display": 8.5, "listen": 8.6, "field_help": 8.65, "arguments": 8.7,
+    "commands": 8.9, "cli": 9, "__main__": 10,
 }  # fmt: skip
 ROOT = Path(gammabeta.__file__).parent
 

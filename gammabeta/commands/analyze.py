@@ -25,14 +25,19 @@ def add(commands: Any) -> None:
     parser = add_command(commands, "analyze", _analyze, text)
     parser.add_argument("run", nargs="+", metavar="RUN", help="a run's id, or the start of it")
     parser.add_argument(
-        "--probe", metavar="A,B", help="of gammas, clamp, activity and maps: only these"
+        "--probe",
+        metavar="A,B",
+        help="of gammas, clamp, activity and maps: only these (default: all)",
     )
     parser.add_argument(
-        "--images", type=reader("batch_size"), metavar="N", help="first N test images (all)"
+        "--images",
+        type=reader("batch_size"),
+        metavar="N",
+        help="first N test images (default: all)",
     )
     add_data(parser)
     add_runs_folder(parser)
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (auto)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     parser.add_argument(
         "--again", action="store_true", help="also what is there already and still holds"
     )

@@ -13,29 +13,33 @@ from gammabeta.errors import InputError, RunError, about
 def add(commands: Any) -> None:
     text = "time one training step by plain torch, by others and by our engines, side by side"
     parser = add_command(commands, "bench", _bench, text)
-    parser.add_argument("--model", default="cifar_resnet_14", help="the network (cifar_resnet_14)")
-    parser.add_argument("--trainable", default="bn", metavar="SUBSET", help="what trains (bn)")
+    parser.add_argument("--model", default="cifar_resnet_14", metavar="NETWORK", help="the network")
+    parser.add_argument("--trainable", default="bn", metavar="SUBSET", help="what trains")
     parser.add_argument(
-        "--precision", default="both", metavar="PRECISION", help="fp32, bf16 or both (both)"
+        "--precision", default="both", metavar="PRECISION", help="fp32, bf16 or both"
     )
     parser.add_argument(
         "--batch-size", type=reader("batch_size"), metavar="N",
-        help="images a step (128; ImageNet networks on a CPU: 8)",
+        help="images a step (default: 128; of ImageNet networks on a CPU: 8)",
     )  # fmt: skip
-    parser.add_argument("--contenders", metavar="A,B", help="all but torch-compile-max, or these")
+    parser.add_argument(
+        "--contenders", metavar="A,B", help="only these (default: all but torch-compile-max)"
+    )
     parser.add_argument(
         "--repeats",
         type=reader("batch_size"),
         default=7,
         metavar="N",
-        help="timed rounds, 5 or more (7)",
+        help="timed rounds, 5 or more",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (auto)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     parser.add_argument(
         "--memory", action="store_true", help="on a CPU: peak memory, in a process each"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--out", metavar="FILE", help="write the JSON to a file too")
+    parser.add_argument(
+        "--out", metavar="FILE", help="write the JSON to a file too (default: none)"
+    )
     finish(parser)
 
 

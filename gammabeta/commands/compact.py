@@ -16,13 +16,15 @@ def add(commands: Any) -> None:
     text = "write a smaller network that computes what a run does without its small gammas"
     parser = add_command(commands, "compact", _compact, text)
     parser.add_argument("run", metavar="RUN", help="a run's id, or the start of it")
-    add_threshold(parser)
-    parser.set_defaults(threshold=SMALL)
+    add_threshold(parser, SMALL)
     parser.add_argument(
-        "--out", default="compact.safetensors", metavar="FILE", help="(compact.safetensors)"
+        "--out", default="compact.safetensors", metavar="FILE", help="the file to write"
     )
     parser.add_argument(
-        "--images", type=reader("batch_size"), metavar="N", help="first N test images (all)"
+        "--images",
+        type=reader("batch_size"),
+        metavar="N",
+        help="first N test images (default: all)",
     )
     add_data_dir(parser)
     add_runs_folder(parser)
@@ -30,12 +32,15 @@ def add(commands: Any) -> None:
     finish(parser)
 
 
-def add_threshold(parser: Any) -> None:
+def add_threshold(parser: Any, default: float | None = None) -> None:
+    """default: None where --threshold has to come with another flag; SMALL is then used."""
+    told = f" (default: {SMALL:g})" if default is None else ""
     parser.add_argument(
         "--threshold",
         type=reader("lr"),
         metavar="VALUE",
-        help=f"gammas smaller than this become zero ({SMALL:g})",
+        default=default,
+        help=f"gammas smaller than this become zero{told}",
     )
 
 

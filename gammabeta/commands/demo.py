@@ -15,9 +15,7 @@ def add(commands: Any) -> None:
     text = "train eight subsets on embedded digits and write report.html"
     parser = add_command(commands, "demo", _demo, text)
     add_execution(parser)
-    parser.add_argument(
-        "--out", default="report.html", metavar="FILE", help="the page (report.html)"
-    )
+    parser.add_argument("--out", default="report.html", metavar="FILE", help="the page")
     parser.add_argument("--json", action="store_true", help="print the table as JSON")
     finish(parser)
 

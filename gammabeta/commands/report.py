@@ -11,13 +11,12 @@ from gammabeta.errors import about
 def add(commands: Any) -> None:
     parser = add_command(commands, "report", _report, "write one HTML page about all runs")
     add_runs_folder(parser)
-    parser.add_argument(
-        "--out", default="report.html", metavar="FILE", help="the page (report.html)"
-    )
+    parser.add_argument("--out", default="report.html", metavar="FILE", help="the page")
     parser.add_argument(
         "--figures", metavar="DIR",
         help="also write, into this folder, the figures of the paper's experiments as SVG and PDF "
-        "and the numbers behind them as JSON, from the runs alone: no data is read, nothing trains",
+        "and the numbers behind them as JSON, from the runs alone: no data is read, nothing "
+        "trains (default: none)",
     )  # fmt: skip
     finish(parser)
 

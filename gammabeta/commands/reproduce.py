@@ -31,32 +31,31 @@ def add(commands: Any) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print the plan, run nothing")
     parser.add_argument(
         "--scale", default="paper",
-        help="paper: the published recipe (default); short: 16 epochs; smoke: one epoch of 512",
+        help="paper: the published recipe; short: 16 epochs; smoke: one epoch of 512",
     )  # fmt: skip
-    parser.add_argument("--networks", metavar="A,B", help="only these networks")
-    parser.add_argument("--subsets", metavar="A,B", help="only these subsets")
+    parser.add_argument("--networks", metavar="A,B", help="only these networks (default: all)")
+    parser.add_argument("--subsets", metavar="A,B", help="only these subsets (default: all)")
     parser.add_argument(
-        "--replicates", type=reader("seed"), metavar="N", help="seeds a point, from 0 (the scale's)"
+        "--replicates", type=reader("seed"), metavar="N",
+        help="seeds a point, from 0 (default: the scale's)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--precision", help="fp32 or bf16 (default: fp32 at the paper's scale, else the faster one)"
     )
     parser.add_argument(
-        "--precision", help="fp32 or bf16 (fp32 at the paper's scale, else the faster one)"
-    )
-    parser.add_argument(
-        "--data", help="digits or synthetic instead of the published data set, to try"
+        "--data", help="digits or synthetic, to try (default: the published data set)"
     )
     parser.add_argument(
         "--image-size", type=reader("image_size"), metavar="N",
-        help="of experiments on imagenet: pixels a side, which changes the recipe (224)",
+        help="of experiments on imagenet: pixels a side, which changes the recipe (default: 224)",
     )  # fmt: skip
     add_data(parser)
     parser.add_argument(
         "--jobs", type=reader("seed"), default=argparse.SUPPRESS, metavar="N",
-        help="runs that train at once, in processes of their own (1)",
+        help="runs that train at once, in processes of their own (default: 1)",
     )  # fmt: skip
     add_execution(parser)
-    parser.add_argument(
-        "--out", default="reproduced", metavar="DIR", help="the figures and tables (reproduced)"
-    )
+    parser.add_argument("--out", default="reproduced", metavar="DIR", help="the figures and tables")
     parser.add_argument("--json", action="store_true", help="print JSON")
     finish(parser)
 

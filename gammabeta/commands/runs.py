@@ -10,7 +10,10 @@ from gammabeta.errors import InputError, no_runs
 
 def add(commands: Any) -> None:
     parser = add_command(commands, "runs", _runs, "list runs; runs show ID, runs rm ID [ID ...]")
-    parser.add_argument("action", nargs="?", choices=["list", "show", "rm"], default="list")
+    parser.add_argument(
+        "action", nargs="?", choices=["list", "show", "rm"], default="list",
+        help="what to do with them (default: list)",
+    )  # fmt: skip
     parser.add_argument(
         "ids", nargs="*", metavar="ID", help="a run's id, or the start of it; rm takes several"
     )

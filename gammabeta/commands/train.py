@@ -29,7 +29,7 @@ def add(commands: Any) -> None:
         action=argparse.BooleanOptionalAction,
         default=argparse.SUPPRESS,
         help="of several processes: whether BatchNorm sees the whole batch, or each its share, "
-        "which is another run (on)",
+        "which is another run (default: on)",
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument(

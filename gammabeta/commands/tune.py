@@ -35,20 +35,20 @@ def add(commands: Any) -> None:
         "--subsets",
         default="bn+output,output,all",
         metavar="LIST",
-        help="what to train, one after the other (bn+output,output,all)",
+        help="what to train, one after the other",
     )
     parser.add_argument(
         "--lrs",
         type=reader("drops"),
         default=_LRS,
         metavar="LIST",
-        help=f"learning rates that each subset is trained at ({_LRS})",
+        help="learning rates that each subset is trained at",
     )
     parser.add_argument(
-        "--out", default="tuned", metavar="DIR", help="for tune.json and a delta a subset (tuned)"
+        "--out", default="tuned", metavar="DIR", help="for tune.json and a delta a subset"
     )
     parser.add_argument("--json", action="store_true", help="print the table as JSON")
-    add_spec(parser, without=("trainable", "lr"))
+    add_spec(parser, without=("trainable", "lr"), defaults=_DEFAULTS)
     finish(parser)
 
 
