@@ -8,7 +8,9 @@ What several modules refuse has its words here, so that it reads the same everyw
 
 import contextlib
 import difflib
+import math
 from collections.abc import Iterable, Iterator
+from decimal import Decimal
 from pathlib import Path
 
 
@@ -65,3 +67,12 @@ def no_runs(folder: str | Path | None) -> InputError:
         "folder that has yours",
         "runs",
     )
+
+
+def in_full(number: float) -> str:
+    """A number as it was typed, never rounded: 1000001 and 0.00001, not 1e+06 and 1e-05."""
+    if not math.isfinite(number):
+        return str(number)
+    text = f"{Decimal(str(number)):f}"
+    text = text.rstrip("0").removesuffix(".") if "." in text else text
+    return text if len(text) <= 30 else str(number)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from gammabeta import language
-from gammabeta.errors import InputError, about, suggest
+from gammabeta.errors import InputError, about, in_full, suggest
 from gammabeta.names import parse_name
 
 FORMAT = 1  # of spec.json
@@ -143,8 +143,7 @@ class RunSpec:
     flip: bool = _help("random horizontal flips", None)
     crop_padding: int = _help("random crops after padding by this many pixels", None)
     brightness: float = _help(
-        "random brightness: up to this is added to pixels in [0, 1] or taken away, then they are "
-        "clipped",
+        "random brightness: up to this is added to pixels in [0, 1] or taken away; then clipped",
         0.0,
     )
     normalisation: str = _help(
@@ -341,15 +340,17 @@ def _check(spec: RunSpec) -> None:
     for name, low, high, inclusive in ranges:
         value = getattr(spec, name)
         if not (low <= value <= high if inclusive else low <= value < high):
-            upper = (
-                f" and {'at most' if inclusive else 'below'} {high:g}" if high < math.inf else ""
-            )
-            raise InputError(f"{name} is {value:g}: write a value of at least {low:g}{upper}", name)
+            bound = "at most" if inclusive else "below"
+            upper = f" and {bound} {in_full(high)}" if high < math.inf else ""
+            message = f"{name} is {in_full(value)}: write a value of at least {low}{upper}"
+            raise InputError(message, name)
     _check_images(spec)
     for name in ("lr_by_role", "weight_decay_by_role"):
         for role, value in getattr(spec, name):
             if value < 0:
-                raise InputError(f"{name}: {role}={value:g} is below 0: write 0 or more", name)
+                raise InputError(
+                    f"{name}: {role}={in_full(value)} is below 0: write 0 or more", name
+                )
     for name in sorted(_OPTIONAL):
         value = getattr(spec, name)
         if value is not None and value < 1:

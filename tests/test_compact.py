@@ -1,6 +1,7 @@
 """Compaction of modules: the graph that torch.export draws, the checks, the file."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -191,7 +192,8 @@ def test_a_threshold_that_empties_a_layer_is_refused():
         InputError, match=r"would switch off all \d+ channels of \S+: write"
     ) as error:
         compact_module(module, images(), threshold=2)
-    assert f"write {most:.3g} or less" in str(error.value)
+    told = float(re.search(r"write (\S+) or less", str(error.value))[1])
+    assert most * 0.99 < told <= most  # so that it can be written
     with pytest.raises(InputError, match="threshold is -1: write 0 or more"):
         compact_module(module, images(), threshold=-1)
 

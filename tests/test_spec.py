@@ -7,6 +7,7 @@ import math
 import pytest
 
 from gammabeta import InputError, RunSpec
+from gammabeta.errors import in_full
 from gammabeta.spec import CHOICES, FORMAT
 
 
@@ -225,3 +226,14 @@ def test_imagenet_brings_its_own_images():
 def test_image_sizes_that_do_not_fit_the_data(values, message):
     with pytest.raises(InputError, match=message):
         RunSpec(**values)
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(10**6 + 1, "1000001"), (1e6, "1000000"), (-1.0, "-1"), (100, "100"), (0.1234567, "0.1234567"),
+     (1e-5, "0.00001"), (2.5e15, "2500000000000000"), (0.0, "0"), (1e300, "1e+300"),
+     (2**63, "9223372036854775808"), (math.nan, "nan"), (-math.inf, "-inf")],
+)  # fmt: skip
+def test_numbers_in_messages_are_never_rounded(number, text):
+    assert in_full(number) == text
+    assert float(text) == number or math.isnan(number)

@@ -1,10 +1,12 @@
 """The one step of compaction that changes what a network computes: small gammas become zero."""
 
+from decimal import ROUND_DOWN, Context
+
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from gammabeta.errors import InputError
+from gammabeta.errors import InputError, in_full
 
 
 def batch_norms(module: nn.Module) -> dict[str, _BatchNorm]:
@@ -24,7 +26,7 @@ def check_number(threshold: float) -> None:
     if isinstance(threshold, bool) or not isinstance(threshold, int | float):
         raise InputError(f"threshold is {threshold!r}: write a number, 0 or more", "threshold")
     if not threshold >= 0:
-        raise InputError(f"threshold is {threshold:g}: write 0 or more", "threshold")
+        raise InputError(f"threshold is {in_full(threshold)}: write 0 or more", "threshold")
 
 
 def check_threshold(module: nn.Module, threshold: float) -> None:
@@ -36,9 +38,10 @@ def check_threshold(module: nn.Module, threshold: float) -> None:
     emptied = [name for name, most in largest.items() if 0 < most < threshold]
     if emptied:
         most = min(largest[name] for name in emptied)
+        short = float(Context(prec=3, rounding=ROUND_DOWN).create_decimal(most))  # never above it
         raise InputError(
-            f"threshold {threshold:g} would switch off all {len(norms[emptied[0]].weight)} "
-            f"channels of {emptied[0]}: write {most:.3g} or less",
+            f"threshold {in_full(threshold)} would switch off all {len(norms[emptied[0]].weight)} "
+            f"channels of {emptied[0]}: write {in_full(short)} or less",
             "threshold",
         )
 

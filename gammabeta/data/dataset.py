@@ -12,7 +12,7 @@ import numpy as np
 
 from gammabeta import rng
 from gammabeta.data.pictures import Pictures
-from gammabeta.errors import InputError
+from gammabeta.errors import InputError, in_full
 
 IMAGE_SHAPE = (32, 32, 3)  # H W C
 # The published ImageNet statistics. The paper normalises CIFAR with them too, so all sets do.
@@ -138,8 +138,8 @@ def hold_out(dataset: Dataset, share: float) -> Dataset:
     held = round(share * count)
     if not 0 < held < count:
         raise InputError(
-            f"validation is {share:g}, {held} of the {count:,} training images: write a share that "
-            "leaves some on both sides, as 0.1"
+            f"validation is {in_full(share)}, {held:,} of the {count:,} training images: write a "
+            "share that leaves some on both sides, as 0.1"
         )
     source = f"{dataset.source}; tested on {held:,} training images held out, not on test images"
     train, test = dataset.train.first(count - held), dataset.train.after(count - held)
@@ -158,7 +158,9 @@ def randomise_labels(dataset: Dataset, share: float, seed: int) -> Dataset:
     every larger one, with the same new label, so shares can be compared at one seed.
     """
     if not 0 <= share <= 1:
-        raise InputError(f"the share of random labels is {share:g}: write a number from 0 to 1")
+        raise InputError(
+            f"the share of random labels is {in_full(share)}: write a number from 0 to 1"
+        )
     labels = dataset.train.labels.copy()
     draws = rng.generator(seed, "random-labels")
     chosen = draws.permutation(len(labels))[: round(share * len(labels))]
