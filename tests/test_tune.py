@@ -191,7 +191,7 @@ def test_the_command_from_a_folder_and_a_file_to_a_table_and_deltas(tmp_path, ca
 
 def test_the_folder_is_tried_first_and_written_whole(tmp_path, monkeypatch, capsys):
     how = ("--data", "synthetic", "--model", "cifar_resnet_8_4", "--engine", "eager", "--device",
-           "cpu", "--epochs", "1", "--batch-size", "5")  # fmt: skip
+           "cpu", "--epochs", "1", "--batch-size", "8", "--subsample", "40")  # fmt: skip
     out = tmp_path / "out"
     (out / "bn.delta").mkdir(parents=True)
     assert main(["tune", *how, "--subsets", "output,bn", "--out", str(out)]) == 2

@@ -15,6 +15,7 @@ rate of 0.01 without momentum for SGD, and of 0.001 for Adam, is recalled, not l
 """
 
 import dataclasses
+import functools
 from collections import Counter
 from dataclasses import dataclass
 
@@ -66,6 +67,7 @@ _LINEAR_COSINE = _SGD.replace(schedule="linear_cosine", lr=0.1)
 _RESTARTS = _SGD.replace(schedule="cosine_restarts", schedule_steps=1000, lr=0.1)
 
 
+@functools.cache
 def report_runs() -> tuple[ReportRun, ...]:
     """Every run of the report, notebook by notebook; no two published specs are equal."""
     seen: Counter[RunSpec] = Counter()
@@ -88,9 +90,17 @@ def report_points() -> tuple[RunSpec, ...]:
 def report_accuracy(spec: RunSpec) -> float | None:
     """The report's final accuracy of a setting, in 0..1: the mean where it was run more than once;
     None for what it never ran."""
-    own = spec.replace(seed=0, precision=_ADAM.precision)
-    finals = [run.final for run in report_runs() if run.published.replace(seed=0) == own]
+    finals = _finals().get(spec.replace(seed=0, precision=_ADAM.precision))
     return sum(finals) / len(finals) / 100 if finals else None
+
+
+@functools.cache
+def _finals() -> dict[RunSpec, list[float]]:
+    """The final accuracies of each published setting, which has seed 0 here."""
+    found: dict[RunSpec, list[float]] = {}
+    for run in report_runs():
+        found.setdefault(run.published.replace(seed=0), []).append(run.final)
+    return found
 
 
 def _gpu() -> list[ReportRun]:
