@@ -48,14 +48,15 @@ class Deployed:
         """Raise InputError for a threshold with which `compact` would be refused."""
         check_threshold(self.network, threshold)
 
-    def compact(self, threshold: float) -> Compaction:
+    def compact(self, threshold: float, keep_idle: bool = False) -> Compaction:
         """See `compact_module`."""
         with about("threshold"):
             return compact_module(
                 self.network,
                 self.few,
                 threshold=threshold,
-                about=self.about | {"threshold": threshold},
+                keep_idle=keep_idle,
+                about=self.about | {"threshold": threshold, "idle_gammas_kept": keep_idle},
             )
 
 
@@ -203,6 +204,7 @@ def summary(compaction: Compaction) -> dict[str, Any]:
     return {
         "switched_off": sum(compaction.switched_off.values()),
         "switched_off_by_layer": compaction.switched_off,
+        "put_back": sum(map(len, compaction.put_back.values())),
         "layers": compaction.ledger.layers(),
         "checks": [dataclasses.asdict(check) for check in compaction.checks],
         "notes": compaction.notes,
@@ -216,6 +218,7 @@ def ledger_path(out: Path) -> Path:
 def write_compact(out: Path, compaction: Compaction, measured: Mapping[str, Any]) -> None:
     """The network, and beside it a ledger with every channel. Both or none."""
     ledger = summary(compaction) | dict(measured) | {"channels": compaction.ledger.rows()}
+    ledger["gammas_set_to_zero"], ledger["gammas_put_back"] = compaction.zeros, compaction.put_back
     ledger["environment"] = environment(torch.device("cpu"))
     write_files(
         {ledger_path(out): encode_json(ledger, indent=None), out: encode(compaction.network)}

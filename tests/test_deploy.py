@@ -69,6 +69,33 @@ def test_compact_writes_a_network_and_a_ledger(here, trained, capsys):
     torch.testing.assert_close(network(few), snapped(few).detach(), rtol=1e-4, atol=1e-5)
 
 
+def test_compact_can_keep_gammas_whose_zero_removes_nothing(here, trained, capsys):
+    words = ("compact", trained.id, "--threshold", "0.1", "--images", "20")
+    code, out, err = call(capsys, trained, *words, "--keep-idle")
+    assert code == 0, err
+    ledger = json.loads((here / "compact.ledger.json").read_text())
+    zero, back = ledger["gammas_set_to_zero"], ledger["gammas_put_back"]
+    network = trained.network()
+    for name, layer in network.named_modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            small = torch.nonzero(layer.weight.abs() < 0.1).flatten().tolist()
+            assert sorted(zero[name] + back.get(name, [])) == small
+            layer.weight.data[zero[name]] = 0
+    number = sum(map(len, back.values()))
+    assert number == ledger["put_back"] > 0
+    assert f"gammas set to zero ({number} below the threshold keep their values" in out
+    about = load(here / "compact.safetensors").about
+    assert (about["threshold"], about["idle_gammas_kept"]) == (0.1, True)
+    few = deploy.open_run(trained).few
+    found = load(here / "compact.safetensors")(few)
+    torch.testing.assert_close(found, network(few).detach(), rtol=1e-4, atol=1e-5)
+    code, out, err = call(capsys, trained, *words, "--out", "b.safetensors", "--json")
+    plain = json.loads(out)
+    assert plain["layers"] == ledger["layers"]
+    assert plain["put_back"] == 0
+    assert plain["switched_off"] == ledger["switched_off"] + number
+
+
 def test_compact_tells_what_happened(here, trained, capsys):
     code, out, err = call(
         capsys, trained, "compact", trained.id[:6], "--images", "10", "--out", "a.safetensors"
@@ -180,6 +207,7 @@ def test_export_times_three_networks_in_onnxruntime(here, trained, capsys):
         ("m.bin", "m.bin must end in .onnx or .pt2"),
         ("nowhere/m.pt2", "there is no folder nowhere"),
         ("m.pt2 --threshold 0.1", "--threshold belongs to --compact"),
+        ("m.pt2 --keep-idle", "--keep-idle belongs to --compact"),
         ("m.pt2 --latency", "--latency measures onnxruntime"),
         ("m.pt2 --compact --threshold 9", "--threshold 9 would switch off all"),
         ("m.pt2 --data-dir x", "needs no files"),

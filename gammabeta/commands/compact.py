@@ -42,6 +42,11 @@ def add_threshold(parser: Any, default: float | None = None) -> None:
         default=default,
         help=f"gammas smaller than this become zero{told}",
     )
+    parser.add_argument(
+        "--keep-idle",
+        action="store_true",
+        help="not those whose zero removes nothing: as small, and nearer to the original",
+    )
 
 
 def add_data_dir(parser: Any) -> None:
@@ -67,7 +72,7 @@ def _compact(options: argparse.Namespace) -> None:
     with about("threshold"):
         deployed.check_threshold(options.threshold)
     print("looking for what is switched off, and checking what is left ...", file=sys.stderr)
-    compaction = deployed.compact(options.threshold)
+    compaction = deployed.compact(options.threshold, options.keep_idle)
     measured = deploy.compare(deployed, compaction)
     measured["costs"] = deploy.costs(deployed, compaction)
     deploy.write_compact(out, compaction, measured)
@@ -86,10 +91,13 @@ def _print(compaction: Any, measured: dict[str, Any]) -> None:
 
     off, layers = sum(compaction.switched_off.values()), compaction.ledger.layers()
     accuracy = measured["test_accuracy"]
+    back = sum(map(len, compaction.put_back.values()))
+    also = f" ({back} below the threshold keep their values, as their zeros remove nothing)"
     print(
-        f"{off} gammas set to zero: accuracy {percent(accuracy['original'])} -> "
-        f"{percent(accuracy['snapped'])} on {measured['images']:,} test images, largest change of "
-        f"a logit {measured['largest_logit_change_by_snapping']:.3g}; the rest is exact"
+        f"{off} gammas set to zero{also if back else ''}: accuracy "
+        f"{percent(accuracy['original'])} -> {percent(accuracy['snapped'])} on "
+        f"{measured['images']:,} test images, largest change of a logit "
+        f"{measured['largest_logit_change_by_snapping']:.3g}; the rest is exact"
     )
     console = make_console(sys.stdout)
     table = Table(box=None, pad_edge=False)

@@ -42,6 +42,8 @@ def _export(options: argparse.Namespace) -> None:
     check_format(out.suffix)
     if options.threshold is not None and not (options.compact or options.latency):
         raise InputError("--threshold belongs to --compact: write both, or leave it out")
+    if options.keep_idle and not (options.compact or options.latency):
+        raise InputError("--keep-idle belongs to --compact: write both, or leave it out")
     if options.latency and out.suffix != ".onnx":
         raise InputError("--latency measures onnxruntime: leave it out, or write an .onnx file")
     threshold = SMALL if options.threshold is None else options.threshold
@@ -49,7 +51,7 @@ def _export(options: argparse.Namespace) -> None:
     compaction = None
     if options.compact or options.latency:
         with about("threshold"):
-            compaction = deployed.compact(threshold)
+            compaction = deployed.compact(threshold, options.keep_idle)
     network, facts = deployed.network, deployed.about
     if compaction is not None and options.compact:
         network, facts = compaction.network, compaction.network.about

@@ -7,7 +7,8 @@ exactly, BatchNorm is folded, and the result is held against the original before
 
 original.py takes the module apart from its wrappers, trace.py and reader.py draw the graph, fold.py
 folds, analyse.py finds constant channels, slots.py which channels can only go together, rewrite.py
-removes them, verify.py checks, network.py runs the result.
+removes them, put_back.py finds zeros that removed nothing, verify.py checks, network.py runs the
+result.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,8 +22,9 @@ from gammabeta.compact.graph import Graph
 from gammabeta.compact.ledger import Entry, Ledger
 from gammabeta.compact.network import Network, Node, encode, load
 from gammabeta.compact.original import checked, other_sizes, prepared
+from gammabeta.compact.put_back import put_back
 from gammabeta.compact.rewrite import shrink
-from gammabeta.compact.snap import check_threshold, snap
+from gammabeta.compact.snap import batch_norms, check_threshold, snap
 from gammabeta.compact.trace import read_graph, refused_size
 from gammabeta.compact.verify import Check, verify
 from gammabeta.errors import RunError
@@ -48,16 +50,23 @@ __all__ = [
 @dataclass(frozen=True)
 class Compaction:
     """network: the smaller one, in fp32. snapped: the original with its small gammas at zero, which
-    it equals; folded: that with BatchNorm folded and every channel left. switched_off: the gammas
-    that became zero, by layer. notes: what could not be checked."""
+    it equals; folded: that with BatchNorm folded and every channel left. zeros: the channels whose
+    gamma became zero, by layer, and put_back: those whose gamma was below the threshold too and has
+    its value again. notes: what could not be checked."""
 
     network: Network
     snapped: nn.Module
     folded: Network
     ledger: Ledger
-    switched_off: dict[str, int]
+    zeros: dict[str, list[int]]
+    put_back: dict[str, list[int]]
     checks: list[Check]
     notes: list[str]
+
+    @property
+    def switched_off(self) -> dict[str, int]:
+        """How many gammas became zero, by layer."""
+        return {name: len(channels) for name, channels in self.zeros.items()}
 
 
 def compact_module(
@@ -65,23 +74,32 @@ def compact_module(
     images: Tensor,
     *,
     threshold: float = 0.0,
+    keep_idle: bool = False,
     about: Mapping[str, Any] | None = None,
 ) -> Compaction:
     """A smaller network with the same logits as `module` with every |gamma| < threshold at zero.
 
     images: a few real ones as the network takes them, normalised, (N, C, H, W) fp32, or (N, F),
     (N, C, L), (N, C, D, H, W): the result is checked on these. It takes any N, and any H and W that
-    `module` takes. about: JSON values that travel with the network. `module` itself does not
-    change; of DataParallel and torch.compile the network inside is taken.
+    `module` takes. keep_idle: gammas below the threshold whose zero would remove nothing keep their
+    values: the same channels go, the logits are those of `module` with only the other small gammas
+    at zero. about: JSON values that travel with the network. `module` itself does not change; of
+    DataParallel and torch.compile the network inside is taken.
 
     Raises InputError for a network without BatchNorm, one that cannot be traced or only for one
     number or size of images, and a threshold that empties a layer; RunError where a check fails.
     """
     snapped = prepared(module)
     images = checked(images)
-    switched_off = snap(snapped, threshold)
+    gammas = {name: norm.weight.detach().clone() for name, norm in batch_norms(snapped).items()}
+    zeros = snap(snapped, threshold)
     sizes = other_sizes(snapped, images)
     graph = read_graph(snapped, images, any_size=bool(sizes))
+    back = put_back(graph, snapped, gammas, zeros) if keep_idle else {}
+    zeros = {
+        name: [each for each in channels if each not in back.get(name, ())]
+        for name, channels in zeros.items()
+    }
     folded = graph.copy()
     fold(folded)
     ledger = shrink(graph)
@@ -92,7 +110,7 @@ def compact_module(
         _check_drawing(snapped, images, sizes)
         raise
     return Compaction(
-        network.float(), snapped, folded.network().float(), ledger, switched_off, checks, notes
+        network.float(), snapped, folded.network().float(), ledger, zeros, back, checks, notes
     )
 
 

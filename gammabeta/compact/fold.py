@@ -29,6 +29,16 @@ def fold(graph: Graph) -> int:
     return folded
 
 
+def scale_and_shift(
+    gamma: Tensor | None, beta: Tensor | None, mean: Tensor, variance: Tensor, eps: float
+) -> dict[str, Tensor]:
+    """The tensors of the affine step that a BatchNorm of these (C,) is in evaluation mode."""
+    scale = (variance + eps).rsqrt()
+    scale = scale if gamma is None else gamma * scale
+    shift = -mean * scale
+    return {"scale": scale, "shift": shift if beta is None else beta + shift}
+
+
 def _scale(layer: Step, scale: Tensor, shift: Tensor) -> None:
     tensors = layer.node.tensors
     weight = tensors["weight"]

@@ -39,8 +39,8 @@ class Step:
     """A node and what compaction must know of it.
 
     channels: of its result (dimension 1), 0 where it has none. layer, norm: the module's names of a
-    convolution or linear layer and of the BatchNorm folded into it. origin: which of the layer's
-    channels its channels once were.
+    convolution or linear layer and of the BatchNorm that is folded into it or that it is. origin:
+    which of the layer's channels its channels once were.
     """
 
     node: Node

@@ -23,6 +23,7 @@ class Ledger:
 
     def __init__(self, graph: Graph) -> None:
         self._entries: dict[tuple[str, int], Entry] = {}
+        self._holding: set[tuple[str, int]] = set()
         for step in graph.steps.values():
             if step.kind == MIXES:
                 for channel in step.origin:
@@ -32,6 +33,20 @@ class Ledger:
     @property
     def entries(self) -> list[Entry]:
         return list(self._entries.values())
+
+    @property
+    def gone(self) -> set[tuple[str, int]]:
+        """(layer, channel) of those that were removed."""
+        return {key for key, entry in self._entries.items() if not entry.stays}
+
+    def holds(self, step: Step, channels: Iterable[int]) -> None:
+        """Other constant channels go into these."""
+        if step.kind == MIXES:
+            self._holding.update((step.node.name, step.origin[each]) for each in channels)
+
+    def is_needed(self, step: Step, channel: int) -> bool:
+        """Whether others went into this channel, numbered as in the original network."""
+        return (step.node.name, channel) in self._holding
 
     def removed(self, step: Step, channels: Iterable[int], why: str) -> None:
         """channels: as they are numbered now."""
@@ -43,6 +58,8 @@ class Ledger:
             self._note(step, channel, True, reason)
 
     def _note(self, step: Step, channel: int, stays: bool, why: str) -> None:
+        if step.kind != MIXES:  # a BatchNorm that is not folded has channels, but no entries
+            return
         entry = self._entries[step.node.name, step.origin[channel]]
         entry.norm, entry.stays, entry.why = step.norm, stays, why
 

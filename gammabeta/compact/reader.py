@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from gammabeta.compact.fold import scale_and_shift
 from gammabeta.compact.graph import (
     ADDS,
     EACH,
@@ -196,14 +197,12 @@ class Reader:
             if given is not None and found is None:
                 return False  # computed, not kept
         assert isinstance(eps, float)
-        scale = (held[3][1] + eps).rsqrt()
-        scale = scale if held[0] is None else held[0][1] * scale
-        shift = -held[2][1] * scale
-        shift = shift if held[1] is None else held[1][1] + shift
+        gamma, beta = (None if each is None else each[1] for each in held[:2])
+        tensors = scale_and_shift(gamma, beta, held[2][1], held[3][1], eps)
         layer = held[2][0].rpartition(".")[0]
-        tensors = {"scale": scale, "shift": shift}
         made = Node(self._free(layer), "affine", (self._input(source),), {}, tensors)
-        self._add(node, made, EACH).norm = layer
+        step = self._add(node, made, EACH)
+        step.norm, step.origin = layer, list(range(step.channels))
         return True
 
     def _plain(self, node: fx.Node, target: str) -> None:

@@ -37,6 +37,10 @@ def shrink(graph: Graph) -> Ledger:
             ledger.kept(step, [plan.why(step, channel) for channel in range(len(step.origin))])
         if not plan.gone.any():
             return ledger
+        held = set(plan.into.values())
+        for step in graph.steps.values():
+            classes = plan.slots.classes[step.node.name].tolist()
+            ledger.holds(step, [place for place, each in enumerate(classes) if each in held])
         _move_constants(plan)
         for step in graph.steps.values():
             lost = np.flatnonzero(plan.gone[plan.slots.classes[step.node.name]]).tolist()
@@ -178,6 +182,7 @@ def _cut(graph: Graph, plan: _Plan) -> None:
                 tensors["weight"] = tensors["weight"][:, stays[step.node.inputs[0]]]
         elif step.kind == EACH:
             _select(tensors, step.by_channel, here)
+            step.origin = [step.origin[channel] for channel in here.tolist()] if step.origin else []
         step.channels = len(here)
 
 

@@ -47,15 +47,15 @@ def check_threshold(module: nn.Module, threshold: float) -> None:
 
 
 @torch.no_grad()
-def snap(module: nn.Module, threshold: float) -> dict[str, int]:
-    """Set every gamma with |gamma| < threshold to zero, in place: how many, by layer.
+def snap(module: nn.Module, threshold: float) -> dict[str, list[int]]:
+    """Set every gamma with |gamma| < threshold to zero, in place: their channels, by layer.
 
     Raises InputError, before it changes anything, as `check_threshold` does.
     """
     check_threshold(module, threshold)
-    counts = {}
+    zeros = {}
     for name, layer in batch_norms(module).items():
         small = (layer.weight.abs() < threshold) & (layer.weight != 0)
         layer.weight[small] = 0.0
-        counts[name] = int(small.sum())
-    return counts
+        zeros[name] = torch.nonzero(small).flatten().tolist()
+    return zeros
