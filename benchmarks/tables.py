@@ -15,10 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pieces import span, table, where
+from pieces import table, where
 from tables_compact import compact_latency, compact_networks, compact_pruning
 from tables_images import imagenette, loader
 from tables_speed import floors, gpu, loss_cpu, members_cpu, speed_cpu
+from tables_tasks import tasks
 
 from gammabeta.bench.show import number
 from gammabeta.names import parse_name, readable
@@ -79,33 +80,6 @@ def bank_held(results: Path) -> str:
     ]
     head = ["tasks", "bank, kB", "networks, kB", "mixed pass, ms", "switching, ms", "networks, ms"]
     return table(head, body)
-
-
-def tasks(results: Path) -> str:
-    """Ten tasks on one random network, as they were trained and as a bank answers them."""
-    found = json.loads((results / "tasks.json").read_text())
-    rows, held, count = found["tasks"], found["bytes"], len(found["tasks"])
-    spec = RunSpec.from_dict(rows[0]["spec"])
-    share = {how: [100 * row["correct"][how] for row in rows] for how in ("alone", "mixed")}
-    body = [
-        [row["task"], f"{alone:.2f}", f"{mixed:.2f}", f"{row['delta_bytes']:,}"]
-        for row, alone, mixed in zip(rows, share["alone"], share["mixed"], strict=True)
-    ]
-    means = [f"{statistics.fmean(values):.2f}" for values in share.values()]
-    body.append(["mean", *means, f"{held['deltas'] / count:,.0f}"])
-    one, mixed = found["times"]["alone"], found["times"]["mixed"]
-    parts = [
-        f"{spec.model}, `{spec.trainable}`, seed {spec.seed}, {spec.epochs} epochs, "
-        f"{spec.precision}; {found['images']:,} test images. {where(found['environment'])}",
-        table(["is it ...", "alone, %", "mixed batches, %", "bytes of the delta"], body),
-        f"Other answers when mixed: {found['other_answers']} of {found['images']:,}; the largest "
-        f"difference of a logit is {found['largest_difference']:.0e} of the largest logit. The "
-        f"{count} deltas: {held['deltas']:,} bytes; the bank of them holds {held['bank']:,} beside "
-        f"the network; {count} networks: {held['networks']:,}. One `activate`: "
-        f"{span(found['activate'], 'us')}. {found['batch']} images of one task: "
-        f"{span(one, 'ms')}; of all tasks, mixed: {span(mixed, 'ms')}.",
-    ]
-    return "\n\n".join(parts)
 
 
 def tune(results: Path) -> str:

@@ -9,6 +9,9 @@ after another: members in step see the same images, and balanced tasks have each
 nothing is lost, see results/members_cpu.json). Then all test images of all tasks are answered
 twice: in mixed batches by the bank, and by a network of its own for every task, rebuilt from its
 delta. The two take turns, so that a busy machine is busy for both.
+
+Beside it, what the classifier does without gammas and betas: each task again with `output` alone,
+on the same images, epochs and rate, kept as a delta too.
 """
 
 import argparse
@@ -37,6 +40,7 @@ CLASSES = {
                 "truck"),
     "digits": tuple("0123456789"),
 }  # fmt: skip
+HEAD = "output"
 
 
 def one_against_the_rest(data: Dataset, label: int) -> Dataset:
@@ -68,7 +72,23 @@ def train(spec: RunSpec, data: Dataset, task: str, path: Path, device: torch.dev
     about |= {"seconds": round(sum(record["seconds"] for record in records), 1)}
     about |= {"train_loss": [round(record["train_loss"], 4) for record in records]}
     save_delta(engine.model, subset, path, info={**about, "session": session})
-    print(f"{task}: {records[-1]['test_accuracy']:.2%}, {about['seconds']} s", flush=True)
+    print(
+        f"{task}, {spec.trainable}: {records[-1]['test_accuracy']:.2%}, {about['seconds']} s",
+        flush=True,
+    )
+
+
+def head_alone(question: "Question", deltas: dict[str, Path], size: int) -> dict[str, Any]:
+    """Task -> what a network of which the classifier alone trained answers, and how it trained."""
+    networks = {task: load_network(path) for task, path in deltas.items()}
+    in_turn = torch.arange(len(question.tasks))
+    way = partial(apart, networks.__getitem__)
+    logits, _ = answers(question, {"head": (in_turn, way)}, size)
+    right = question.correct(logits["head"])
+    return {
+        task: {"correct": right[task], "trained": read_delta(path).count} | read_delta(path).info
+        for task, path in deltas.items()
+    }
 
 
 def bytes_of(module: nn.Module) -> int:
@@ -216,12 +236,19 @@ def main() -> None:
         batch_size=options.batch_size, precision=fast_precision(device),
     )  # fmt: skip
     deltas = {name: options.deltas / f"{name}.{options.trainable}.delta" for name in names}
-    for name, path in deltas.items():
-        train(spec, data[name], name, path, device)
-    result |= measure(Question(data), deltas, options.mixed)
+    heads = {name: options.deltas / f"{name}.{HEAD}.delta" for name in names}
+    for name in names:
+        train(spec, data[name], name, deltas[name], device)
+        train(spec.replace(trainable=HEAD), data[name], name, heads[name], device)
+    question = Question(data)
+    result |= measure(question, deltas, options.mixed)
+    found = head_alone(question, heads, options.mixed)
+    for row in result["tasks"]:
+        row["head"] = found[row["task"]]
     options.out.write_text(json.dumps(result, indent=1) + "\n")
     for row in result["tasks"]:
-        print(row["task"], *(f"{how} {each:.2%}" for how, each in row["correct"].items()))
+        shares = row["correct"] | {"head alone": row["head"]["correct"]}
+        print(row["task"], *(f"{how} {each:.2%}" for how, each in shares.items()))
     if result["largest_difference"] > 1e-5 or result["other_answers"]:
         raise SystemExit(f"the bank answers otherwise than each task alone: see {options.out}")
 

@@ -101,7 +101,18 @@ def test_tasks_are_trained_once_and_their_table_quotes_them(call, tmp_path, caps
     assert row["correct"] == dict.fromkeys(["mixed", "alone"], right.double().mean().item())
     text = script("tables").tasks(tmp_path)
     alone = f"{100 * row['correct']['alone']:.2f}"
-    assert f"| 1 | {alone} | {alone} | {path.stat().st_size:,} |" in text
+    head = f"{100 * row['head']['correct']:.2f}"
+    assert f"| 1 | {alone} | {alone} | {head} | {path.stat().st_size:,} |" in text
+    trained, start = load_network(deltas / "1.output.delta"), create_model(
+        "cifar_resnet_8_4", num_classes=2
+    )  # fmt: skip
+    right = trained(pixels).argmax(1) == torch.from_numpy(data.test.labels)
+    assert row["head"]["correct"] == right.double().mean().item()
+    for name, value in trained.named_parameters():
+        same = torch.equal(value, start.get_parameter(name))
+        assert same != name.startswith("fc."), name
+    spec = RunSpec.from_dict(row["spec"])
+    assert RunSpec.from_dict(row["head"]["spec"]) == spec.replace(trainable="output")
     (deltas / "0.bn+output.delta").unlink()
     written = path.stat().st_mtime_ns
     call("tasks", "--out", out, "--deltas", deltas, *TASKS)
