@@ -130,6 +130,9 @@ def finish(parser: Any) -> None:
     parser.set_defaults(known_flags=flags)
 
 
+REPLACED = "one that is there is replaced"  # in the help of every file that a command writes
+
+
 def add_runs_folder(parser: Any) -> None:
     text = "where runs are kept (default: runs)"
     parser.add_argument("--runs", default=argparse.SUPPRESS, metavar="DIR", help=text)

@@ -7,7 +7,6 @@ sha256 of the whole file in which that sha256 is sixty-four zeros. A tensor for 
 cost more bytes in names than in numbers: a ResNet-866 has 866 layers of 16 to 64 channels.
 """
 
-import errno
 import hashlib
 import json
 import math
@@ -21,7 +20,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from gammabeta.disk import replace_file
+from gammabeta.disk import FAILING, check_name, replace_file
 from gammabeta.errors import InputError, RunError
 from gammabeta.tensorfile import encode, read_header
 
@@ -34,7 +33,6 @@ _KINDS = {
     "frozen_sha256": str, "frozen_rounded": str, "dtype": str, "network": dict | None,
     "versions": dict, "info": dict,
 }  # fmt: skip
-_DISK = {errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG}  # another name would not help
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,30 +99,16 @@ class Delta:
 def write_delta(delta: Delta, path: Path) -> int:
     """Write the file, whole or not at all; returns its bytes. Raises InputError for a path under
     which nothing can be written, RunError if the disk fails."""
-    check_file_name(path)
+    check_name(path, "task.delta")
     data = to_bytes(delta)
     try:
         replace_file(path, data)
     except OSError as error:
         reason = error.strerror or str(error)
-        if error.errno in _DISK:
+        if error.errno in FAILING:
             raise RunError(f"could not write {path} ({reason})") from error
         raise InputError(f"cannot write {path} ({reason}): name another file") from None
     return len(data)
-
-
-def check_file_name(path: Path) -> None:
-    """Raise InputError for a path under which no file can be written."""
-    if "\0" in str(path):
-        raise InputError(f"{str(path)!r} is no file name: name another")
-    try:
-        is_folder, has_parent = path.is_dir(), path.parent.is_dir()
-    except OSError as error:  # a path that no system accepts
-        raise InputError(f"{str(path)!r} is no file name ({error}): name another") from None
-    if is_folder:
-        raise InputError(f"{path} is a folder: name a file, for example {path / 'task.delta'}")
-    if not has_parent:
-        raise InputError(f"there is no folder {path.parent}: make it, or name another file")
 
 
 def read_delta(path: str | Path) -> Delta:

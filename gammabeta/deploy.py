@@ -2,8 +2,7 @@
 and saved, and the description that travels with it."""
 
 import dataclasses
-import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,11 +15,11 @@ from gammabeta.build import check_data, load_data
 from gammabeta.compact import Compaction, check_threshold, compact_module, encode
 from gammabeta.compact.measure import file_size, latencies, operations, parameters
 from gammabeta.data.crops import test_resize
-from gammabeta.disk import encode_json, replace_files
+from gammabeta.disk import check_file, encode_json, write_files
 from gammabeta.engine.batches import Batches
 from gammabeta.engine.stream import make_batches
 from gammabeta.environment import environment
-from gammabeta.errors import InputError, RunError, about
+from gammabeta.errors import InputError, about
 from gammabeta.export import export_bytes, onnx_session
 from gammabeta.run import Run
 from gammabeta.spec import RunSpec
@@ -48,7 +47,12 @@ class Deployed:
         """Raise InputError for a threshold with which `compact` would be refused."""
         check_threshold(self.network, threshold)
 
-    def compact(self, threshold: float, keep_idle: bool = False) -> Compaction:
+    def compact(
+        self,
+        threshold: float,
+        keep_idle: bool = False,
+        say: Callable[[str], None] = lambda phase: None,
+    ) -> Compaction:
         """See `compact_module`."""
         with about("threshold"):
             return compact_module(
@@ -57,6 +61,7 @@ class Deployed:
                 threshold=threshold,
                 keep_idle=keep_idle,
                 about=self.about | {"threshold": threshold, "idle_gammas_kept": keep_idle},
+                say=say,
             )
 
 
@@ -225,30 +230,12 @@ def write_compact(out: Path, compaction: Compaction, measured: Mapping[str, Any]
     )
 
 
-def write_files(files: Mapping[Path, bytes]) -> None:
-    """All of them, or what was there before. Raises RunError where one cannot be written."""
-    try:
-        replace_files(files)
-    except OSError as error:
-        names = " and ".join(map(str, files))
-        raise RunError(f"could not write {names} ({error.strerror or error})") from None
-
-
 def check_out(out: Path, suffixes: tuple[str, ...]) -> None:
     """Raise InputError for a file name under which nothing can be written."""
     if out.suffix not in suffixes:
         raise InputError(f"{out} must end in {' or '.join(suffixes)}")
-    try:
-        is_folder, has_parent = out.is_dir(), out.parent.is_dir()
-    except (OSError, ValueError) as error:
-        raise InputError(f"{str(out)!r} is no file name ({error}): name another") from None
-    if is_folder:
-        raise InputError(f"{out} is a folder: name a file, for example {out / f'net{suffixes[0]}'}")
-    if not has_parent:
-        raise InputError(f"there is no folder {out.parent}: make it, or name another file")
+    check_file(out, f"net{suffixes[0]}")
     if out.suffix == ".safetensors" and ledger_path(out).is_dir():
         raise InputError(
             f"the ledger would be {ledger_path(out)}, which is a folder: name another file"
         )
-    if not os.access(out.parent, os.W_OK):
-        raise InputError(f"no file can be written in {out.parent}: name another folder")

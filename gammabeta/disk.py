@@ -16,10 +16,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gammabeta.errors import RunError
+from gammabeta.errors import InputError, RunError
 
 _HIDDEN = ".gammabeta-tmp-"  # long: what else lies beside the runs is not ours to sweep
 _STALE = 3600.0  # seconds; an unfinished folder older than this is what a kill left behind
+FAILING = {errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG}  # another name would not help
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows would write \n as two bytes
 
 
@@ -58,13 +59,53 @@ def replace_file(path: Path, data: bytes) -> None:
     sync_folder(path.parent)
 
 
+def check_name(path: Path, example: str) -> None:
+    """Raise InputError for a path under which no file can be. example: a good name for one."""
+    try:
+        if "\0" in str(path):  # which pathlib takes for a file that is not there
+            raise ValueError("it has a null byte")
+        is_folder, has_parent = path.is_dir(), path.parent.is_dir()
+    except (OSError, ValueError) as error:  # a path that no system accepts
+        raise InputError(f"{str(path)!r} is no file name ({error}): name another") from None
+    if is_folder:
+        raise InputError(f"{path} is a folder: name a file, for example {path / example}")
+    if not has_parent:
+        raise InputError(f"there is no folder {path.parent}: make it, or name another file")
+
+
+def check_file(path: Path, example: str) -> None:
+    """Raise InputError for a file that cannot be written now, RunError where the disk is full or
+    broken: to be called before the work for it.
+
+    A file that is there is no reason: what a user names is replaced, whole, when its successor is
+    on the disk (`replace_file`), and the help of every command says so.
+    """
+    check_name(path, example)
+    try:  # in truth: some folders, such as /proc, only say that they can be written in
+        try_writing(path)
+    except OSError as error:
+        reason = error.strerror or error
+        if error.errno in FAILING:
+            raise RunError(f"could not write {path} ({reason})") from None
+        raise InputError(
+            f"no file can be written in {path.parent} ({reason}): name another folder"
+        ) from None
+
+
+def replaces(*paths: Path) -> str:
+    """What to add to `wrote FILE`; to be asked before it is written."""
+    return ", in place of what was there" if any(path.exists() for path in paths) else ""
+
+
 def try_writing(path: Path) -> None:
     """Raise OSError where `replace_file` could not write this file now. Leaves nothing."""
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "it is a folder")
     temporary = _temporary(path)
-    write_file(temporary, b"")
-    temporary.unlink()
+    try:
+        write_file(temporary, b"")
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _temporary(path: Path) -> Path:
@@ -100,6 +141,15 @@ def replace_files(files: Mapping[Path, bytes]) -> None:
         raise
     for folder in {path.parent for path in files}:
         sync_folder(folder)
+
+
+def write_files(files: Mapping[Path, bytes]) -> None:
+    """`replace_files` for what a user names. Raises RunError where one cannot be written."""
+    try:
+        replace_files(files)
+    except OSError as error:
+        names = " and ".join(map(str, files))
+        raise RunError(f"could not write {names} ({error.strerror or error})") from None
 
 
 def write_file(path: Path, data: bytes) -> None:

@@ -1,7 +1,7 @@
-"""Listeners for `train`: what is said while it works, all of it on stderr.
+"""What is said while something works, all of it on stderr.
 
-`TrainDisplay` is the command line's: a bar on a terminal, plain lines elsewhere. `progress` is for
-Python.
+`TrainDisplay` listens to `train` for the command line: a bar on a terminal, plain lines elsewhere;
+`progress` is for Python. `Phases` is for commands that do not train.
 """
 
 import sys
@@ -159,6 +159,44 @@ class TrainDisplay:
             low, high = percent(min(accuracies)), percent(max(accuracies))
             words.append(f"test {low}" if low == high else f"test {low} to {high}")
         return ", ".join(words) or "training"
+
+
+class Phases:
+    """What a command does that works for up to a minute; use it as a context manager, and call it
+    with each phase as it begins.
+
+    On a terminal a line a phase, which ends with the time it took. Elsewhere nothing, but after
+    PLAIN_SECONDS the phase that begins then.
+    """
+
+    def __init__(self) -> None:
+        self.console = make_console(sys.stderr)
+        self.within = False  # a line that has not ended
+        self.began = self.printed = time.perf_counter()
+
+    def __enter__(self) -> "Phases":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._end()
+        elif self.within:  # the error has a line of its own
+            self.console.print()
+
+    def __call__(self, phase: str) -> None:
+        self._end()
+        self.began = time.perf_counter()
+        if self.console.is_terminal:
+            self.console.print(f"{phase} ...", end="")
+            self.within = True
+        elif self.began - self.printed >= PLAIN_SECONDS:
+            self.console.print(f"{phase} ...")
+            self.printed = self.began
+
+    def _end(self) -> None:
+        if self.within:
+            self.console.print(f" {time.perf_counter() - self.began:.1f} s")
+            self.within = False
 
 
 def progress(event: Event) -> None:

@@ -131,7 +131,7 @@ WORDS = [
     ("bench --batch-size 0", "--batch-size is 0"),
     ("bench --batch-size 1", "--batch-size is 1, too few for BatchNorm"),
     ("bench --device gpu", "--device: unknown device 'gpu'"),
-    ("bench --out nowhere/bench.json", "--out: nowhere/bench.json cannot be written"),
+    ("bench --out nowhere/bench.json", "--out: there is no folder nowhere: make it"),
     ("report --runs nosuch", "--runs: there are no runs in nosuch"),
     ("demo --epochs 3", "unknown argument '--epochs'"),
     ("--jsno", "unknown argument '--jsno'"),

@@ -5,9 +5,10 @@ import json
 import pytest
 import torch
 
-from gammabeta import RunSpec, deploy, train
+from gammabeta import RunError, RunSpec, deploy, listen, train
 from gammabeta.cli import main
 from gammabeta.compact import load
+from gammabeta.disk import write_files
 
 SPEC = RunSpec(
     model="cifar_resnet_8_4", data="synthetic", epochs=1, batch_size=32, subsample=64,
@@ -110,6 +111,22 @@ def test_compact_tells_what_happened(here, trained, capsys):
         assert words in out
 
 
+def test_phases_are_told_in_order(here, trained, capsys, monkeypatch):
+    monkeypatch.setattr(listen, "PLAIN_SECONDS", 0)
+    code, _, err = call(capsys, trained, "export", trained.id, "m.pt2", "--compact")
+    assert code == 0
+    assert err.splitlines() == [
+        "reading the run and its test images ...",
+        "drawing the graph ...",
+        "removing what is switched off ...",
+        "checking what is left ...",
+        "exporting, and comparing with torch ...",
+    ]
+    monkeypatch.undo()
+    monkeypatch.chdir(here)
+    assert call(capsys, trained, "compact", trained.id, "--threshold", "9")[2].count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -157,19 +174,19 @@ def test_a_run_that_evaluates_by_batch_is_refused(tmp_path, monkeypatch, capsys)
 
 def test_both_files_or_none(tmp_path):
     (tmp_path / "taken").mkdir()
-    with pytest.raises(deploy.RunError, match="could not write"):
-        deploy.write_files({tmp_path / "a": b"1", tmp_path / "taken": b"2"})
+    with pytest.raises(RunError, match="could not write"):
+        write_files({tmp_path / "a": b"1", tmp_path / "taken": b"2"})
     assert files(tmp_path) == ["taken"]
 
 
 def test_both_files_or_the_old_ones(tmp_path):
     (tmp_path / "taken").mkdir()
     (tmp_path / "a").write_bytes(b"old")
-    with pytest.raises(deploy.RunError, match="could not write"):
-        deploy.write_files({tmp_path / "a": b"1", tmp_path / "taken": b"2"})
+    with pytest.raises(RunError, match="could not write"):
+        write_files({tmp_path / "a": b"1", tmp_path / "taken": b"2"})
     assert files(tmp_path) == ["a", "taken"]
     assert (tmp_path / "a").read_bytes() == b"old"
-    deploy.write_files({tmp_path / "a": b"1", tmp_path / "b": b"2"})
+    write_files({tmp_path / "a": b"1", tmp_path / "b": b"2"})
     assert [(tmp_path / name).read_bytes() for name in "ab"] == [b"1", b"2"]
     assert files(tmp_path) == ["a", "b", "taken"]
 

@@ -1,12 +1,16 @@
 """What is said while a run trains: nothing by default, lines with `progress`, a bar or lines in the
 command line."""
 
+import io
 import json
+import re
+import sys
 
 import pytest
 
 import gammabeta
-from gammabeta import RunSpec
+from gammabeta import RunSpec, listen
+from gammabeta.listen import Phases
 
 SPEC = RunSpec(
     model="cifar_resnet_8_4", data="synthetic", epochs=3, batch_size=32, subsample=64, seed=2
@@ -44,3 +48,42 @@ def test_progress_tells_notes(tmp_path, capsys):
     assert "2 steps an epoch, 2 epochs: about" in err
     assert "note: resuming after epoch 1\nepoch 2: train" in err
     assert json.loads((run.folder.path / "result.json").read_text())["epoch"] == 3
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_on_a_terminal_each_phase_is_a_line_with_its_time(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with Phases() as say:
+        say("drawing")
+        assert sys.stderr.getvalue() == "drawing ..."
+        say("checking")
+    lines = sys.stderr.getvalue().splitlines()
+    assert [line.partition(" ")[0] for line in lines] == ["drawing", "checking"]
+    assert all(re.fullmatch(r"\w+ \.\.\. \d+\.\d s", line) for line in lines)
+
+
+def test_an_error_begins_a_line_of_its_own(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+
+    def fail():
+        with Phases() as say:
+            say("drawing")
+            raise ValueError
+
+    with pytest.raises(ValueError):
+        fail()
+    assert sys.stderr.getvalue() == "drawing ...\n"
+
+
+def test_a_pipe_hears_of_a_phase_only_after_a_while(monkeypatch, capsys):
+    with Phases() as say:
+        say("drawing")
+        monkeypatch.setattr(listen, "PLAIN_SECONDS", 0)
+        say("checking")
+        monkeypatch.setattr(listen, "PLAIN_SECONDS", 30)
+        say("timing")
+    assert capsys.readouterr() == ("", "checking ...\n")

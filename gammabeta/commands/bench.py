@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from gammabeta.arguments import add_command, finish, reader
-from gammabeta.errors import InputError, RunError, about
+from gammabeta.arguments import REPLACED, add_command, finish, reader
+from gammabeta.disk import check_file, replaces, write_files
+from gammabeta.errors import RunError, about
 
 
 def add(commands: Any) -> None:
@@ -38,7 +39,9 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
-        "--out", metavar="FILE", help="write the JSON to a file too (default: none)"
+        "--out",
+        metavar="FILE",
+        help=f"write the JSON to a file too; {REPLACED} (default: none)",
     )
     finish(parser)
 
@@ -54,8 +57,9 @@ def _bench(options: argparse.Namespace) -> None:
     with about("contenders"):
         contenders = bench.choose_contenders(options.contenders, case)
     out = None if options.out is None else Path(options.out)
-    if out is not None and (out.is_dir() or not out.parent.is_dir()):
-        raise InputError(f"{out} cannot be written: name a file in a folder that exists", "out")
+    if out is not None:
+        with about("out"):
+            check_file(out, "bench.json")
     with about("precision"):
         precisions = bench.choose_precisions(options.precision)
     result = bench.measure(
@@ -64,7 +68,9 @@ def _bench(options: argparse.Namespace) -> None:
     )  # fmt: skip
     text = json.dumps(result, indent=1)
     if out is not None:
-        out.write_text(text + "\n", encoding="utf-8")
+        note = replaces(out)
+        write_files({out: f"{text}\n".encode()})
+        print(f"wrote {out}{note}", file=sys.stderr)
     if options.json:
         print(text)
     else:

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from gammabeta.arguments import add_command, add_runs_folder, finish, reader, runs_folder
+from gammabeta.arguments import REPLACED, add_command, add_runs_folder, finish, reader, runs_folder
+from gammabeta.disk import replaces
 from gammabeta.errors import about
 from gammabeta.gammas import SMALL
 
@@ -18,7 +19,10 @@ def add(commands: Any) -> None:
     parser.add_argument("run", metavar="RUN", help="a run's id, or the start of it")
     add_threshold(parser, SMALL)
     parser.add_argument(
-        "--out", default="compact.safetensors", metavar="FILE", help="the file to write"
+        "--out",
+        default="compact.safetensors",
+        metavar="FILE",
+        help=f"the network, with its ledger beside it; {REPLACED}",
     )
     parser.add_argument(
         "--images",
@@ -60,6 +64,7 @@ def add_data_dir(parser: Any) -> None:
 def _compact(options: argparse.Namespace) -> None:
     from gammabeta import deploy
     from gammabeta.compact.snap import check_number
+    from gammabeta.listen import Phases
     from gammabeta.run import load_run
 
     with about("threshold"):
@@ -68,20 +73,24 @@ def _compact(options: argparse.Namespace) -> None:
     with about("out"):
         deploy.check_out(out, (".safetensors",))
     run = load_run(options.run, runs_folder(options))
-    deployed = deploy.open_run(run, options.data_dir, options.images)
-    with about("threshold"):
-        deployed.check_threshold(options.threshold)
-    print("looking for what is switched off, and checking what is left ...", file=sys.stderr)
-    compaction = deployed.compact(options.threshold, options.keep_idle)
-    measured = deploy.compare(deployed, compaction)
-    measured["costs"] = deploy.costs(deployed, compaction)
+    with Phases() as say:
+        say("reading the run and its test images")
+        deployed = deploy.open_run(run, options.data_dir, options.images)
+        with about("threshold"):
+            deployed.check_threshold(options.threshold)
+        compaction = deployed.compact(options.threshold, options.keep_idle, say)
+        say("comparing on the test images")
+        measured = deploy.compare(deployed, compaction)
+        say("timing")
+        measured["costs"] = deploy.costs(deployed, compaction)
+    note = replaces(out, deploy.ledger_path(out))
     deploy.write_compact(out, compaction, measured)
     if options.json:
         shown = deploy.summary(compaction) | measured | {"out": str(out)}
         print(json.dumps(shown | {"ledger": str(deploy.ledger_path(out))}, indent=1))
     else:
         _print(compaction, measured)
-        print(f"wrote {out} and {deploy.ledger_path(out)}")
+        print(f"wrote {out} and {deploy.ledger_path(out)}{note}")
 
 
 def _print(compaction: Any, measured: dict[str, Any]) -> None:

@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from gammabeta.arguments import add_command, add_execution, execution, finish, runs_folder
+from gammabeta.arguments import REPLACED, add_command, add_execution, execution, finish, runs_folder
 from gammabeta.commands.sweep import finished_note
+from gammabeta.disk import replaces
 from gammabeta.environment import check_alone
 from gammabeta.errors import about
 
@@ -15,7 +16,9 @@ def add(commands: Any) -> None:
     text = "train eight subsets on embedded digits and write report.html"
     parser = add_command(commands, "demo", _demo, text)
     add_execution(parser)
-    parser.add_argument("--out", default="report.html", metavar="FILE", help="the page")
+    parser.add_argument(
+        "--out", default="report.html", metavar="FILE", help=f"the page; {REPLACED}"
+    )
     parser.add_argument("--json", action="store_true", help="print the table as JSON")
     finish(parser)
 
@@ -40,5 +43,6 @@ def _demo(options: argparse.Namespace) -> None:
             ids = [run.id for run in trained]
             display.note(finished_note(ids, len(ids), runs_folder(options)))
     print_demo(trained, options.json)
+    note = replaces(Path(options.out))
     write_report([run.folder for run in trained], Path(options.out))
-    print(f"wrote {options.out}", file=sys.stderr)
+    print(f"wrote {options.out}{note}", file=sys.stderr)

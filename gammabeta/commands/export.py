@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from gammabeta.arguments import add_command, add_runs_folder, finish, runs_folder
+from gammabeta.arguments import REPLACED, add_command, add_runs_folder, finish, runs_folder
 from gammabeta.commands.compact import add_data_dir, add_threshold
+from gammabeta.disk import replaces, write_files
 from gammabeta.errors import InputError, about
 from gammabeta.gammas import SMALL
 
@@ -16,7 +17,7 @@ def add(commands: Any) -> None:
     text = "write a run's network as one ONNX or torch.export file, checked against torch"
     parser = add_command(commands, "export", _export, text)
     parser.add_argument("run", metavar="RUN", help="a run's id, or the start of it")
-    parser.add_argument("out", metavar="FILE", help="model.onnx or model.pt2")
+    parser.add_argument("out", metavar="FILE", help=f"model.onnx or model.pt2; {REPLACED}")
     parser.add_argument(
         "--compact", action="store_true", help="the smaller network of gammabeta compact"
     )
@@ -35,6 +36,7 @@ def add(commands: Any) -> None:
 def _export(options: argparse.Namespace) -> None:
     from gammabeta import deploy
     from gammabeta.export import SUFFIXES, check_format, export_bytes
+    from gammabeta.listen import Phases
     from gammabeta.run import load_run
 
     out = Path(options.out)
@@ -47,33 +49,37 @@ def _export(options: argparse.Namespace) -> None:
     if options.latency and out.suffix != ".onnx":
         raise InputError("--latency measures onnxruntime: leave it out, or write an .onnx file")
     threshold = SMALL if options.threshold is None else options.threshold
-    deployed = deploy.open_run(load_run(options.run, runs_folder(options)), options.data_dir)
+    run = load_run(options.run, runs_folder(options))
     compaction = None
-    if options.compact or options.latency:
-        with about("threshold"):
-            compaction = deployed.compact(threshold, options.keep_idle)
-    network, facts = deployed.network, deployed.about
-    if compaction is not None and options.compact:
-        network, facts = compaction.network, compaction.network.about
-    print(f"exporting {out} ...", file=sys.stderr)
-    data, difference = export_bytes(network, deployed.few, out.suffix, facts)
-    shown: dict[str, Any] = {
-        "out": str(out),
-        "bytes": len(data),
-        "difference": difference,
-        "about": facts,
-    }
-    if compaction is not None and options.latency:
-        print("timing ...", file=sys.stderr)
-        shown["latency"] = deploy.onnx_latencies(deployed, compaction)
-    deploy.write_files({out: data})
+    with Phases() as say:
+        say("reading the run and its test images")
+        deployed = deploy.open_run(run, options.data_dir)
+        if options.compact or options.latency:
+            with about("threshold"):
+                compaction = deployed.compact(threshold, options.keep_idle, say)
+        network, facts = deployed.network, deployed.about
+        if compaction is not None and options.compact:
+            network, facts = compaction.network, compaction.network.about
+        say("exporting, and comparing with torch")
+        data, difference = export_bytes(network, deployed.few, out.suffix, facts)
+        shown: dict[str, Any] = {
+            "out": str(out),
+            "bytes": len(data),
+            "difference": difference,
+            "about": facts,
+        }
+        if compaction is not None and options.latency:
+            say("timing in onnxruntime")
+            shown["latency"] = deploy.onnx_latencies(deployed, compaction)
+    note = replaces(out)
+    write_files({out: data})
     if options.json:
         print(json.dumps(shown, indent=1))
         return
     if options.latency:
         _print_latency(shown["latency"])
     how = "onnxruntime" if out.suffix == ".onnx" else "the loaded program"
-    print(f"wrote {out}, {len(data):,} bytes; {how} is within {difference:.0e} of torch")
+    print(f"wrote {out}{note}: {len(data):,} bytes; {how} is within {difference:.0e} of torch")
 
 
 def _print_latency(rows: list[dict[str, Any]]) -> None:

@@ -4,14 +4,17 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from gammabeta.arguments import add_command, add_runs_folder, finish, runs_folder
+from gammabeta.arguments import REPLACED, add_command, add_runs_folder, finish, runs_folder
+from gammabeta.disk import replaces
 from gammabeta.errors import about
 
 
 def add(commands: Any) -> None:
     parser = add_command(commands, "report", _report, "write one HTML page about all runs")
     add_runs_folder(parser)
-    parser.add_argument("--out", default="report.html", metavar="FILE", help="the page")
+    parser.add_argument(
+        "--out", default="report.html", metavar="FILE", help=f"the page; {REPLACED}"
+    )
     parser.add_argument(
         "--figures", metavar="DIR",
         help="also write, into this folder, the figures of the paper's experiments as SVG and PDF "
@@ -33,9 +36,10 @@ def _report(options: argparse.Namespace) -> None:
     folder = None if options.figures is None else Path(options.figures)
     if folder is not None:
         check_folder(folder, "figures")
+    note = replaces(out)
     with about("runs"):
         write_report(runs_folder(options), out, published=PUBLISHED)
-    print(f"wrote {options.out}")
+    print(f"wrote {options.out}{note}")
     if folder is not None:
         files = write_all(runs_folder(options), folder)
         print(f"wrote {len(files)} files into {folder}: {', '.join(file.name for file in files)}")

@@ -11,7 +11,7 @@ removes them, put_back.py finds zeros that removed nothing, verify.py checks, ne
 result.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,6 +76,7 @@ def compact_module(
     threshold: float = 0.0,
     keep_idle: bool = False,
     about: Mapping[str, Any] | None = None,
+    say: Callable[[str], None] = lambda phase: None,
 ) -> Compaction:
     """A smaller network with the same logits as `module` with every |gamma| < threshold at zero.
 
@@ -83,8 +84,9 @@ def compact_module(
     (N, C, L), (N, C, D, H, W): the result is checked on these. It takes any N, and any H and W that
     `module` takes. keep_idle: gammas below the threshold whose zero would remove nothing keep their
     values: the same channels go, the logits are those of `module` with only the other small gammas
-    at zero. about: JSON values that travel with the network. `module` itself does not change; of
-    DataParallel and torch.compile the network inside is taken.
+    at zero. about: JSON values that travel with the network. say: called with each phase of the
+    work as it begins. `module` itself does not change; of DataParallel and torch.compile the
+    network inside is taken.
 
     Raises InputError for a network without BatchNorm, one that cannot be traced or only for one
     number or size of images, and a threshold that empties a layer; RunError where a check fails.
@@ -93,8 +95,10 @@ def compact_module(
     images = checked(images)
     gammas = {name: norm.weight.detach().clone() for name, norm in batch_norms(snapped).items()}
     zeros = snap(snapped, threshold)
+    say("drawing the graph")
     sizes = other_sizes(snapped, images)
     graph = read_graph(snapped, images, any_size=bool(sizes))
+    say("removing what is switched off")
     back = put_back(graph, snapped, gammas, zeros) if keep_idle else {}
     zeros = {
         name: [each for each in channels if each not in back.get(name, ())]
@@ -104,6 +108,7 @@ def compact_module(
     fold(folded)
     ledger = shrink(graph)
     network = graph.network(dict(about or {}))
+    say("checking what is left")
     try:
         checks, notes = verify(snapped, network, images, sizes)
     except RunError:

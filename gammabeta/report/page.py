@@ -4,7 +4,6 @@ The same runs give the same page. Experiments of the paper come first (experimen
 runs that belong to none of them, sorted into those that can be compared (sections.py).
 """
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,8 +11,8 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from gammabeta.analysis import sections
-from gammabeta.disk import replace_file
-from gammabeta.errors import InputError, RunError, no_runs
+from gammabeta.disk import check_file, write_files
+from gammabeta.errors import InputError, no_runs
 from gammabeta.paper.beside import difference
 from gammabeta.report.experiments import chapters
 from gammabeta.report.networks import network_table
@@ -43,30 +42,12 @@ def write_report(
     if not found:
         raise no_runs(runs if isinstance(runs, str | Path) else None)
     text = report_html(found, title, published)
-    try:
-        replace_file(out, text.encode())
-    except OSError as error:
-        raise RunError(f"could not write {out} ({error.strerror or error})") from error
+    write_files({out: text.encode()})
 
 
 def check_out(out: Path) -> None:
     """Raise InputError for a file name under which no page can be written."""
-    try:
-        is_folder, has_parent = out.is_dir(), out.parent.is_dir()
-    except (OSError, ValueError) as error:  # a path that no system accepts
-        raise InputError(f"{str(out)!r} is no file name ({error}): name another") from None
-    if is_folder:
-        raise InputError(f"{out} is a folder: name a file, for example {out / 'report.html'}")
-    if not has_parent:
-        raise InputError(f"there is no folder {out.parent}: make it, or name another file")
-    try:  # in truth: some folders, such as /proc, only say that they can be written in
-        with tempfile.TemporaryFile(dir=out.parent):
-            pass
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(
-            f"no file can be written in {out.parent} ({reason}): name another folder"
-        ) from None
+    check_file(out, "report.html")
 
 
 def report_html(
