@@ -95,7 +95,8 @@ def open_run(run: Run, data_dir: str | Path | None = None, images: int | None = 
             "mean": list(data.mean),
             "std": list(data.std),
         }
-        | _geometry(run.spec, batches),
+        | _geometry(run.spec, batches)
+        | {"made_from": None if data.made_from is None else dict(data.made_from)},
         "output": f"logits of {data.num_classes} classes",
     }
     return Deployed(run, network, batches, facts)

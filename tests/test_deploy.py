@@ -4,10 +4,12 @@ import json
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from gammabeta import RunError, RunSpec, deploy, listen, train
 from gammabeta.cli import main
 from gammabeta.compact import load
+from gammabeta.data import digits
 from gammabeta.disk import write_files
 
 SPEC = RunSpec(
@@ -236,3 +238,28 @@ def test_wrong_uses_of_export(here, trained, capsys, words, message):
     assert message in err
     assert_one_line(err)
     assert files(here) == []
+
+
+def test_a_file_says_how_a_digit_becomes_an_input(tmp_path, monkeypatch, capsys):
+    """Whoever has a digit of 28 x 28 gray pixels and only the file gets the run's inputs."""
+    monkeypatch.chdir(tmp_path)
+    run = train(SPEC.replace(data="digits", batch_size=64), "runs")
+    assert main(["export", run.id, "m.pt2"]) == 0
+    extra = {"gammabeta": ""}
+    torch.export.load("m.pt2", extra_files=extra)
+    told = json.loads(extra["gammabeta"])["input"]
+    made = told["made_from"]
+    raw = digits._parse(digits._source_file())["test_images"][: deploy.CHECKED]
+    assert raw.shape[1:] == (made["height"], made["width"]) == (28, 28)
+    assert made["channels"] == "the gray value as red, green and blue"
+    side = made["border"]
+    gray = F.pad(torch.from_numpy(raw), (side,) * 4, value=made["border_value"])
+    pixels = gray[:, None].expand(-1, 3, -1, -1)
+    assert pixels.shape[2:] == (told["height"], told["width"]) == (32, 32)
+    mean, std = (torch.tensor(told[key]).view(3, 1, 1) for key in ("mean", "std"))
+    expected = deploy.open_run(run).few
+    torch.testing.assert_close((pixels / 255 - mean) / std, expected)
+
+
+def test_images_that_are_as_published_were_made_from_nothing_else(trained):
+    assert deploy.open_run(trained).about["input"]["made_from"] is None

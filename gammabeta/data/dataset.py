@@ -6,7 +6,9 @@ checks them, and everything else may rely on them.
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -44,6 +46,8 @@ class Dataset:
     mean, std: per channel, for pixels in [0, 1]. sha256: of the pixels and labels as they were
     read, before `subsample` or `randomise_labels` (of Pictures: of their names, sizes and labels).
     source: one short line on where they came from. skipped: the names of images left out as broken.
+    made_from: JSON values on what images are published as and how these were made of them; None
+    where they are as published, or encoded.
     """
 
     name: str
@@ -55,21 +59,31 @@ class Dataset:
     sha256: str
     source: str
     skipped: tuple[str, ...] = ()
+    made_from: Mapping[str, Any] | None = None
 
 
 def make_dataset(
-    name: str, train: Split, test: Split, *, num_classes: int, origin: str, encoding: str = ""
+    name: str,
+    train: Split,
+    test: Split,
+    *,
+    num_classes: int,
+    origin: str,
+    encoding: str = "",
+    made_from: Mapping[str, Any] | None = None,
 ) -> Dataset:
     """Check both splits and join them.
 
-    origin, encoding: the two ends of the line `source`, e.g. "Parquet" and "JPEG".
+    origin, encoding: the two ends of the line `source`, e.g. "Parquet" and "JPEG". made_from: see
+    Dataset.
     Raises InputError where a split is empty, or a shape, a type or a label is wrong.
     """
     for title, split in (("training", train), ("test", test)):
         _check(f"{name}, {title} images", split, num_classes)
     counts = f"{len(train.labels):,} train and {len(test.labels):,} test images"
     source = ", ".join(part for part in (origin, counts, encoding) if part)
-    return Dataset(name, train, test, num_classes, MEAN, STD, fingerprint(train, test), source)
+    sha256 = fingerprint(train, test)
+    return Dataset(name, train, test, num_classes, MEAN, STD, sha256, source, made_from=made_from)
 
 
 def _check(where: str, split: Split, num_classes: int) -> None:

