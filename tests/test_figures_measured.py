@@ -94,7 +94,14 @@ def test_the_answer_on_clamping_is_at_the_papers_threshold(store):
     )
     bn = view.done[0]
     assert clamped(bn).after == pytest.approx(0.5)
-    assert dict(measured_columns(view))["Accuracy without them"][bn.spec.id] == "50.0\u202f%"
+    texts = {name: column[bn.spec.id] for name, column in measured_columns(view)}
+    assert texts == {
+        "Test images": "1,000",  # "Ours" is of all of them: 48.0
+        "Small gammas": "25.0\u202f%",
+        "As trained, on these": "51.0\u202f%",
+        "Without small gammas": "50.0\u202f%",
+        "Without as many random ones": "20.0\u202f%",
+    }
 
 
 def test_captions_say_how_many_images_a_probe_saw(store, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 from stores import write_point
@@ -21,10 +22,10 @@ from gammabeta.store import list_runs
 JPEG = "Parquet, 50,000 train and 10,000 test images, JPEG"
 
 
-@pytest.fixture
-def store(tmp_path):
-    """The published recipe once, the short one on two networks, and a run of no experiment."""
-    root = tmp_path / "runs"
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """The published recipe once and the short one on two networks; never changed."""
+    root = tmp_path_factory.mktemp("store") / "runs"
     write_point(root, RunSpec(), 0.477, source=JPEG)
     short = RunSpec(epochs=16)
     for seed, accuracy in enumerate((0.42, 0.44)):
@@ -34,17 +35,30 @@ def store(tmp_path):
     return root
 
 
-def page_of(store):
-    return plain(report_html(list_runs(store), "a title"))
+@pytest.fixture(scope="module")
+def whole(store):
+    """The page of these runs and one of no experiment, with every figure drawn."""
+    root = store.parent / "more"
+    shutil.copytree(store, root)
+    make_run(root, "bn", (0.5, 0.9))
+    return plain(report_html(list_runs(root), "a title"))
 
 
-def test_each_question_has_answer_figure_table_and_sources(store):
-    text = page_of(store)
-    page = Page(text)
+@pytest.fixture
+def page_of(monkeypatch):
+    """The page of a store without its figures, which take nearly all of the time."""
+    monkeypatch.setattr("gammabeta.report.experiments.drawings", lambda view: [])
+    monkeypatch.setattr("gammabeta.report.sections._pictures", lambda *given: [])
+    return lambda store: plain(report_html(list_runs(store), "a title"))
+
+
+def test_each_question_has_answer_figure_table_and_sources(whole):
+    text, page = whole, Page(whole)
     assert len(page.ids) == len(set(page.ids))
     assert {link[1:] for link in page.links} <= set(page.ids)
     assert "<h2>How far do gamma and beta get as the network grows deeper?</h2>" in text
-    assert "rise from 43.0 % to 52.0 % (means over 1 to 2 seeds; one has no spread)." in text
+    rise = "rise from 43.0 % to 52.0 % (means over 1 to 2 seeds; one of them has one seed, "
+    assert f"{rise}so no spread)." in text
     assert "The published recipe, 160 epochs. The data was JPEG copies of the images" in text
     assert "16 epochs instead of 160, so the published numbers are no target" in text
     row = re.search(r'ResNet-14</td>\s*<td class="main">47.7 %</td>.*?</tr>', text,
@@ -61,7 +75,7 @@ def test_each_question_has_answer_figure_table_and_sources(store):
     assert "is told of their paper by third parties" in " ".join(text.split())
 
 
-def test_questions_without_an_answer_are_named_and_not_shown(store):
+def test_questions_without_an_answer_are_named_and_not_shown(store, page_of):
     text = page_of(store)
     assert "<h2>How far do they get as it grows wider?</h2>" not in text
     assert re.search(r"How far do they get as it grows wider\? <span[^>]*>1 of 60 points of", text)
@@ -69,32 +83,30 @@ def test_questions_without_an_answer_are_named_and_not_shown(store):
     assert "Other runs" not in text
 
 
-def test_other_runs_keep_their_sections(store):
-    make_run(store, "bn", (0.5, 0.9))
-    text = page_of(store)
-    Page(text)
-    assert "<h2>Other runs</h2>" in text
-    assert "<h2>cifar_resnet_14 on digits, 2 epochs</h2>" in text
-    assert "cifar_resnet_14 on cifar10" not in text  # those are above
+def test_other_runs_keep_their_sections(whole):
+    assert "<h2>Other runs</h2>" in whole
+    assert "<h2>cifar_resnet_14 on digits, 2 epochs</h2>" in whole
+    assert "cifar_resnet_14 on cifar10" not in whole  # those are above
 
 
-def test_without_an_experiment_there_is_no_heading_of_one(tmp_path):
+def test_without_an_experiment_there_is_no_heading_of_one(tmp_path, page_of):
     make_run(tmp_path, "bn", (0.5, 0.9))
     text = page_of(tmp_path)
     for heading in ("Questions still open", "Other runs", "What is missing"):
         assert heading not in text
 
 
-def test_a_damaged_run_is_told_of_below(store):
-    run = next(run for run in list_runs(store) if run.spec["model"] == "cifar_resnet_32")
+def test_a_damaged_run_is_told_of_below(store, tmp_path, page_of):
+    root = shutil.copytree(store, tmp_path / "runs")
+    run = next(run for run in list_runs(root) if run.spec["model"] == "cifar_resnet_32")
     (run.path / "inputs.json").unlink()
-    text = page_of(store)
+    text = page_of(root)
     assert "rise from" not in text
     assert "<h2>Other runs</h2>" in text
     assert f"<code>{run.id}</code>" in text
 
 
-def test_the_runs_of_the_report_have_a_chapter(tmp_path):
+def test_the_runs_of_the_report_have_a_chapter(tmp_path, page_of):
     found = {run.name: run for run in report_runs()}
     bn, cosine = found["bn-only-adam"], found["full-all-sgd-cosine"]
     write_point(tmp_path, bn.published, 0.43)
@@ -178,34 +190,32 @@ def test_half_of_imagenet_is_not_imagenet(tmp_path):
     assert other_data(found[0].runs) == ["1,000 classes, 640,000 training images"]
 
 
-def test_the_lead_has_seeds_and_recipe_and_is_of_the_fullest_view(store):
+def test_the_lead_has_seeds_and_recipe_and_is_of_the_fullest_view(whole):
     """One run of the whole recipe says less than a shortened one on two networks."""
-    text = page_of(store)
-    lead = re.search(r'<p class="lead">(.*?)</p>', text, re.DOTALL)[1]
+    lead = re.search(r'<p class="lead">(.*?)</p>', whole, re.DOTALL)[1]
     assert "From ResNet-14 to ResNet-32" in lead
     assert "seeds" in lead
     assert "16 epochs instead of 160, JPEG" in lead
     target = re.search(r'href="#([^"]+)"', lead)[1]
-    assert f'id="{target}"' in text
+    assert f'id="{target}"' in whole
 
 
-def test_the_lead_of_the_published_recipe_says_so(tmp_path):
+def test_the_lead_of_the_published_recipe_says_so(tmp_path, page_of):
     write_point(tmp_path, RunSpec(), 0.477)
     lead = re.search(r'<p class="lead">(.*?)</p>', page_of(tmp_path), re.DOTALL)[1]
     assert "47.7 % (one seed)." in lead
     assert "The published recipe: <a" in lead
 
 
-def test_every_figure_is_called_by_question_and_setting(store):
-    make_run(store, "bn", (0.5, 0.9))
-    labels = re.findall(r'role="img" aria-label="([^"]+)"', page_of(store))
+def test_every_figure_is_called_by_question_and_setting(whole):
+    labels = re.findall(r'role="img" aria-label="([^"]+)"', whole)
     assert len(labels) == 2 * len(set(labels)) > 4  # each once wide, once narrow
     question = "How far do gamma and beta get as the network grows deeper?"
     assert f"Test accuracy. {question} cifar10, 16 epochs, fp32" in labels
     assert "Where each subset ends. cifar_resnet_14 on digits, 2 epochs" in labels
 
 
-def test_other_runs_on_a_piece_of_imagenet_are_not_called_imagenet(tmp_path):
+def test_other_runs_on_a_piece_of_imagenet_are_not_called_imagenet(tmp_path, page_of):
     spec = RunSpec(model="imagenet_resnet_18", data="imagenet", image_size=128, epochs=4)
     write_point(tmp_path, spec, 0.264, num_classes=10, train=3000, test=1000)
     write_point(tmp_path, spec.replace(epochs=5), None, num_classes=10, train=3000, test=1000)
@@ -217,7 +227,7 @@ def test_other_runs_on_a_piece_of_imagenet_are_not_called_imagenet(tmp_path):
     assert "on imagenet" not in text
 
 
-def test_other_runs_on_imagenet_itself_keep_its_name(tmp_path):
+def test_other_runs_on_imagenet_itself_keep_its_name(tmp_path, page_of):
     spec = RunSpec(model="imagenet_resnet_18", data="imagenet", epochs=4)
     write_point(tmp_path, spec, 0.264, num_classes=1000, train=1_281_167, test=50_000)
     text = page_of(tmp_path)

@@ -228,8 +228,11 @@ def measured_columns(view: View) -> list[tuple[str, dict[str, str]]]:
             if pool.trainable == point.spec.trainable:
                 put(point, "Small gammas", small_share(pool.values))
         if view.experiment.name == "clamp" and (cut := clamped(point)):
+            # "Ours" is of all test images, these are of some: before and after stand side by side
+            columns.setdefault("Test images", {})[point.spec.id] = f"{cut.images:,}"
             put(point, "Small gammas", cut.share)
-            put(point, "Accuracy without them", cut.after)
+            put(point, "As trained, on these", cut.before)
+            put(point, "Without small gammas", cut.after)
             put(point, "Without as many random ones", cut.random)
         if view.experiment.name == "activity" and (off := quiet(point)):
             put(point, "Mostly off", off.mostly_off)
@@ -237,7 +240,7 @@ def measured_columns(view: View) -> list[tuple[str, dict[str, str]]]:
     for probe in view.experiment.probes:  # only where a reader must know them to compare rows
         seen = {point.spec.id: probed(point, probe) for point in view.done}
         known = {id: each for id, each in seen.items() if each.images}
-        if len({each.images for each in known.values()}) > 1:
+        if probe != "clamp" and len({each.images for each in known.values()}) > 1:
             columns["Test images"] = {id: f"{each.images:,}" for id, each in known.items()}
     return list(columns.items())
 

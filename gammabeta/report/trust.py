@@ -45,8 +45,11 @@ def trust(pairs: Sequence[tuple[Point, Point]]) -> str:
     text = seeds(points)
     told = [apart for pair in pairs if (apart := _apart(*pair)) is not None]
     if not told:
-        every = all(spread(point).n == 1 for point in points)
-        return f"{text}, so no spread is known" if every else f"{text}; one has no spread"
+        alone = sum(spread(point).n == 1 for point in points)
+        if alone == len(points):
+            return f"{text}, so no spread is known"
+        one = "one of them has one seed" if alone == 1 else f"{alone} of them have one seed"
+        return f"{text}; {one}, so no spread"
     overlaps = told.count(False)
     if len(told) == 1:
         text += ", which overlap" if overlaps else ", which do not overlap"
