@@ -36,6 +36,11 @@ class Plan:
     estimate: Estimate
     image_size: int | None = None
 
+    @property
+    def seeds(self) -> int:
+        """How many a point has."""
+        return len({spec.seed for spec in self.runs})
+
 
 def choose_experiments(names: Sequence[str]) -> list[Experiment]:
     """Experiments by name, each once; all of them for no name at all. Raises InputError."""

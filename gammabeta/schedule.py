@@ -4,7 +4,8 @@ import math
 
 from gammabeta.spec import RunSpec
 
-_RAMP_EPOCHS, _RAMP_FLOOR, _RAMP_DECAY = 5, 1 / 40, 0.8
+RAMP_EPOCHS = 5
+_RAMP_FLOOR, _RAMP_DECAY = 1 / 40, 0.8
 _LINEAR_COSINE_FLOOR = 0.001
 
 
@@ -47,6 +48,6 @@ def _cosine(step: int, length: int) -> float:
 
 
 def _ramp(epoch: int) -> float:
-    after = epoch - _RAMP_EPOCHS
-    height = _RAMP_DECAY**after if after >= 0 else epoch / _RAMP_EPOCHS
+    after = epoch - RAMP_EPOCHS
+    height = _RAMP_DECAY**after if after >= 0 else epoch / RAMP_EPOCHS
     return _RAMP_FLOOR + (1 - _RAMP_FLOOR) * height

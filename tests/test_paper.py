@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from stores import write_run
+from stores import write_point, write_run
 
 from gammabeta import InputError, RunSpec
 from gammabeta.analysis import Spread
@@ -20,6 +20,8 @@ from gammabeta.paper.published import (
     PUBLISHED_SMALL_GAMMAS,
 )
 from gammabeta.paper.report import report_accuracy
+from gammabeta.report.settings import missing
+from gammabeta.schedule import learning_rate_factor
 from gammabeta.store import list_runs
 
 
@@ -119,7 +121,39 @@ def test_scales_shorten_the_published_recipe_and_nothing_else():
     assert warm.warmup_epochs == pytest.approx(5 * 16 / 90)
     steps = RunSpec(schedule="cosine", epochs=80, schedule_steps=1000)
     assert SCALES["short"].apply(steps).schedule_steps == 200
-    assert len(experiments()["report"].at(SCALES["short"])) == 3 * 28
+    ramp = SCALES["short"].apply(RunSpec(schedule="ramp", epochs=75))
+    factors = [learning_rate_factor(ramp, epoch, 1) for epoch in range(16)]
+    assert factors.index(max(factors)) == 5  # of 16 as of 75
+    (imagenet,) = experiments()["imagenet"].only(["imagenet_resnet_18"], ["bn"]).points
+    short_rates = [
+        learning_rate_factor(SCALES["short"].apply(imagenet), step, 90) for step in range(16 * 90)
+    ]
+    drops = [step / 90 for step in range(200, 16 * 90) if short_rates[step] < short_rates[step - 1]]
+    assert drops == pytest.approx([30 * 16 / 90, 60 * 16 / 90, 80 * 16 / 90])  # the same shares
+
+
+@pytest.mark.parametrize(
+    ("name", "paper", "short"),
+    [("depth", 5, 3), ("lr", 5, 3), ("imagenet", 3, 3), ("frozen-bn-imagenet", 3, 3),
+     ("report", 1, 1)],
+)  # fmt: skip
+def test_what_is_run_is_what_the_page_wants(tmp_path, name, paper, short):
+    """Seeds a point; a shorter recipe never has more. What is there with one seed less is named."""
+    experiment = experiments()[name]
+    experiment = replace(experiment, points=experiment.points[:2])
+    for scale, count in (("paper", paper), ("short", short), ("smoke", 1)):
+        found = experiment.at(SCALES[scale])
+        assert [spec.seed for spec in found] == [seed for seed in range(count) for _ in range(2)]
+        assert experiment.at(SCALES[scale], replicates=7)[-1].seed == 6
+    for spec in experiment.at(SCALES["short"])[:-1]:
+        write_point(tmp_path, spec, 0.4)
+    (view,) = views(experiment, list_runs(tmp_path))
+    told = [line for line in missing(view) if "seeds of" in line or "No run" in line]
+    assert len(told) == 1
+    assert ("Fewer than 3 seeds" in told[0]) is (short == 3)
+    write_point(tmp_path, experiment.at(SCALES["short"])[-1], 0.4)
+    (view,) = views(experiment, list_runs(tmp_path))
+    assert missing(view) == []
 
 
 def test_networks_and_subsets_are_chosen_by_name():

@@ -124,6 +124,15 @@ def test_the_runs_of_the_report_have_a_chapter(tmp_path, page_of):
     assert "Other runs" not in text
 
 
+def test_a_shortened_ramp_is_named(tmp_path, page_of):
+    ramp = next(run for run in report_runs() if run.name == "bn-only-adam-ramups").published
+    write_point(tmp_path / "paper", ramp, 0.22)
+    write_point(tmp_path / "short", SCALES["short"].apply(ramp), 0.2)
+    told = "rises over 5 epochs, as in the report, which is a larger share of 16 epochs."
+    assert told in page_of(tmp_path / "short")
+    assert told not in page_of(tmp_path / "paper")
+
+
 def imagenet(tmp_path, model, **given):
     spec = experiments()["imagenet"].only([model], ["bn"]).points[0]
     for scale in ("short", "paper"):

@@ -14,10 +14,10 @@ from gammabeta.spec import RunSpec
 class Experiment:
     """One table or figure.
 
-    points: the published recipes, with seed 0: a point of the figure each. replicates: seeds a
-    point, as published. axis: what the figure has on its horizontal axis: a field of RunSpec,
-    "parameters" (how many train), "epochs", "threshold", or "" for a table. probes: what is
-    measured on the finished runs, see `gammabeta.probe`.
+    points: the published recipes, with seed 0: a point of the figure each. replicates: the most
+    seeds that a point is given, at the paper's scale. axis: what the figure has on its horizontal
+    axis: a field of RunSpec, "parameters" (how many train), "epochs", "threshold", or "" for a
+    table. probes: what is measured on the finished runs, see `gammabeta.probe`.
     """
 
     name: str
@@ -29,13 +29,19 @@ class Experiment:
     probes: tuple[str, ...]
     points: tuple[RunSpec, ...]
 
+    def seeds(self, scale: Scale, replicates: int | None = None) -> int:
+        """How many seeds a point is to have: so many as are asked for, else those of the scale,
+        but never more than at the paper's: a shorter recipe is to cost less."""
+        if replicates is not None:
+            return replicates
+        return min(self.replicates, scale.replicates or self.replicates)
+
     def at(self, scale: Scale, replicates: int | None = None) -> list[RunSpec]:
         """The runs at a scale: seeds 0, 1, ... of each point, seed by seed, so that what is there
         after half of them is a whole figure already."""
-        count = replicates or scale.replicates or self.replicates
-        found = [
-            scale.apply(point).replace(seed=seed) for seed in range(count) for point in self.points
-        ]
+        scaled = [scale.apply(point) for point in self.points]
+        count = self.seeds(scale, replicates)
+        found = [point.replace(seed=seed) for seed in range(count) for point in scaled]
         return list({spec.id: spec for spec in found}.values())
 
     def only(self, networks: Sequence[str] = (), subsets: Sequence[str] = ()) -> "Experiment":

@@ -8,7 +8,8 @@ from gammabeta.spec import RunSpec
 
 @dataclass(frozen=True)
 class Scale:
-    """epochs, replicates, images: None is what the experiment itself says. images: so many are
+    """epochs, replicates, images: None is what the experiment itself says; an experiment may have
+    fewer replicates, see `Experiment.seeds`. images: so many are
     trained on, and as many tested, in batches of at most a quarter of them."""
 
     name: str
@@ -19,7 +20,8 @@ class Scale:
 
     def apply(self, spec: RunSpec) -> RunSpec:
         """A published recipe at this scale. Drops of the learning rate are shares of a run, and the
-        warm-up and a schedule's own steps stay the same share of it."""
+        warm-up and a schedule's own steps stay the same share of it. `ramp` has neither: it rises
+        over its first `schedule.RAMP_EPOCHS` epochs however few there are."""
         if self.epochs is None:
             return spec
         share = self.epochs / spec.epochs
@@ -38,7 +40,7 @@ SCALES = {
         Scale("paper", "the published recipe"),
         Scale(
             "short",
-            "16 epochs, drops at the same shares of them, 3 replicates",
+            "16 epochs, drops at the same shares of them",
             epochs=16,
             replicates=3,
         ),

@@ -12,7 +12,9 @@ from gammabeta.report.chapter import ShownView
 from gammabeta.report.pictures import picture
 from gammabeta.report.settings import headline, recipe_in_short, setting, view_id
 from gammabeta.report.sources import sources
+from gammabeta.schedule import RAMP_EPOCHS
 from gammabeta.sentences import percent, points
+from gammabeta.spec import RunSpec
 
 _NOTEBOOKS = "github.com/sayakpaul/Training-BatchNorm-and-Only-BatchNorm"
 _MAPS = (
@@ -50,6 +52,7 @@ def _shown(view: View, rows: Mapping[Path, RunRow], id: str) -> ShownView:
         setting=[
             *setting(view),
             "Every run has the recipe of its own notebook.",
+            *_ramps(view, [point.spec for *_, point in done]),
             *(f"In some, {DEFECTS[name]}." for name in sorted(defects)),
         ],
         pictures=[
@@ -78,6 +81,16 @@ def _shown(view: View, rows: Mapping[Path, RunRow], id: str) -> ShownView:
         recipe=[],
         folders=[*folders, *(run for _, point in pairs for run in point.others)],
     )
+
+
+def _ramps(view: View, specs: Sequence[RunSpec]) -> list[str]:
+    """What a shortened recipe does to a schedule that is told in epochs."""
+    if view.scale.epochs is None or not any(spec.schedule == "ramp" for spec in specs):
+        return []
+    return [
+        f"The rate of a ramp rises over {RAMP_EPOCHS} epochs, as in the report, which is a larger "
+        f"share of {counted(view.scale.epochs, 'epoch')}."
+    ]
 
 
 def _recipes(view: View) -> str:

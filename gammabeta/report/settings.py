@@ -135,8 +135,7 @@ def line_name(view: View) -> str:
 def missing(view: View) -> list[str]:
     """What the figure lacks, a line each: points without a run, points with too few seeds, and the
     runs that did not finish, with their reasons."""
-    wanted = view.scale.replicates or view.experiment.replicates
-    wanted = min(wanted, view.experiment.replicates)
+    wanted = view.experiment.seeds(view.scale)
     none: dict[str, list[str]] = {}
     few: dict[str, list[str]] = {}
     for name, points in series(view).items():
