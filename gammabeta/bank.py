@@ -7,7 +7,7 @@ batch in one pass, and whatever trained is gathered per sample.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,16 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils._pytree import tree_map, tree_map_only
+from torch.utils._pytree import (
+    keystr,
+    tree_flatten,
+    tree_flatten_with_path,
+    tree_map,
+    tree_map_only,
+)
 
+from gammabeta import sparse
+from gammabeta.bank_table import Table
 from gammabeta.delta_check import check_delta, current_tensors, entry_index
 from gammabeta.delta_file import Delta, read_delta
 from gammabeta.errors import InputError, suggest
@@ -51,7 +59,7 @@ class Bank:
         self._base: dict[str, Tensor] = {}  # of every tensor that some task changes
         self._tasks: dict[str, dict[str, Tensor]] = {}
         self._sparse: dict[str, dict[str, Tensor]] = {}  # task -> name -> index (C, K)
-        self._table: _Table | None = None
+        self._table: Table | None = None
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -63,7 +71,8 @@ class Bank:
         """Bytes held beside the network: the tasks' values, and the base of what they change."""
         held = [value for values in self._tasks.values() for value in values.values()]
         held += [index for indices in self._sparse.values() for index in indices.values()]
-        return sum(value.nbytes for value in (*held, *self._base.values()))
+        stores = [value.untyped_storage() for value in (*held, *self._base.values())]
+        return sum({store.data_ptr(): store.nbytes() for store in stores}.values())
 
     def add(self, task: str, delta: str | Path | Delta) -> None:
         """Add a task: a delta, or the file of one. Raises InputError, and adds nothing, where
@@ -105,6 +114,11 @@ class Bank:
         """Forget a task. The network keeps what it has: activate another."""
         self._known(task)
         del self._tasks[task], self._sparse[task], self._statistics[task]
+        if self._table is not None:  # its rows are in one piece of memory, which ends with them
+            self._tasks = {
+                task: {name: value.clone() for name, value in values.items()}
+                for task, values in self._tasks.items()
+            }
         self._table = None
 
     @torch.no_grad()
@@ -134,13 +148,15 @@ class Bank:
         """The network's outputs in evaluation mode, the n-th sample under the n-th of `tasks`.
 
         inputs, keywords: the network's own; every tensor among them has the N samples in its first
-        dimension, and so has every output. Equal up to rounding to running each task alone. What
-        trained is held once a sample while it runs: kilobytes each for gamma and beta, much more
-        for subsets of whole convolutions. Which task is active plays no part, and stays.
+        dimension, and so has every output. Equal up to rounding to running the same batch under
+        each task, which the first batch of each shape is held against with two of its samples: a
+        network that mixes samples, or puts something else first, is refused. What trained is held
+        once a sample while it runs: kilobytes each for gamma and beta, much more for subsets of
+        whole convolutions. Which task is active plays no part, and stays.
         """
         self._check_forward(inputs, keywords, tasks)
         if self._table is None:
-            self._table = _Table(self._base, self._tasks, self._sparse)
+            self._table = Table(self._base, self._tasks, self._sparse)
             self._tasks = self._table.views  # the same values; the table is their only copy
         own = self._table.gather(list(tasks))
         shared = {name: value for name, value in self._base.items() if name not in own}
@@ -149,15 +165,17 @@ class Bank:
             """Of one sample (C, H, W); the network gets a batch of one (1, C, H, W)."""
             batch = tree_map_only(Tensor, lambda value: value[None], sample)
             positional, named = batch[:-1], batch[-1]
-            tensors = {self._names[name]: value for name, value in (shared | own).items()}
-            out = functional_call(self.module, tensors, positional, named)
+            out = self._run(shared | own, positional, named)
+            _check_outputs(out)
             return tree_map_only(Tensor, lambda value: value[0], out)
 
         arguments = (own, *inputs, keywords)
         over = tree_map(lambda each: 0 if isinstance(each, Tensor) else None, arguments)
-        with _evaluating(self.module):
+        with _evaluating(self.module), self._without_entries():
             try:
-                return torch.vmap(one, in_dims=over)(*arguments)
+                out = torch.vmap(one, in_dims=over)(*arguments)
+                self._check_mixed(out, (inputs, keywords), tasks[0])
+                return out
             except (RuntimeError, ValueError) as error:
                 if not (reason := _reason(error)):
                     raise
@@ -165,6 +183,50 @@ class Bank:
                     f"this network cannot mix tasks in one pass ({reason}): write activate and run "
                     "each task alone"
                 ) from error
+
+    def _run(self, values: dict[str, Tensor], inputs: Any, keywords: Any) -> Any:
+        """The network's outputs with these values in place of its own."""
+        tensors = {self._names[name]: value for name, value in values.items()}
+        return functional_call(self.module, tensors, inputs, keywords)
+
+    @torch.no_grad()
+    def _check_mixed(self, out: Any, given: tuple[Any, Any], task: str) -> None:
+        """Hold the first sample's outputs, under `task`, against an ordinary batch of two: the
+        first sample and the last. Once for each shape, unless the two are the same."""
+        leaves, structure = tree_flatten(given)
+        kinds = [
+            (each.shape[1:], each.dtype) if isinstance(each, Tensor) else repr(each)
+            for each in leaves
+        ]
+        kind, tensors = (
+            f"{structure} {kinds}",
+            [each for each in leaves if isinstance(each, Tensor)],
+        )
+        assert self._table is not None
+        if not tensors or len(tensors[0]) < 2 or kind in self._table.checked:
+            return  # a sample alone is an ordinary batch already
+        inputs, keywords = tree_map_only(Tensor, lambda each: each[[0, -1]], given)
+        expected = self._run(self._base | self._tasks[task], inputs, keywords)
+        near = _far_above_rounding([*tensors, *self.module.parameters(), *tree_flatten(out)[0]])
+        ours = dict(tree_flatten_with_path(out)[0])
+        for path, value in tree_flatten_with_path(expected)[0]:
+            if isinstance(value, Tensor):
+                _check_equal(f"output{keystr(path)}", ours.get(path), value, near)
+        if any(not torch.equal(each[0], each[-1]) for each in tensors):
+            self._table.checked.add(kind)
+
+    @contextlib.contextmanager
+    def _without_entries(self) -> Iterator[None]:
+        """Entries of random:K that are attached play no part: their weights are the tasks'."""
+        found = sparse.attached(self.module)
+        theirs = [entries for name, entries in found.items() if name in self._base]
+        try:
+            for entries in theirs:
+                entries.suspended = True
+            yield
+        finally:
+            for entries in theirs:
+                entries.suspended = False
 
     def _check_forward(self, inputs: Any, keywords: Any, tasks: Sequence[str]) -> None:
         if isinstance(tasks, str) or not isinstance(tasks, Sequence) or not tasks:
@@ -210,56 +272,47 @@ class Bank:
             raise InputError(f"the bank has no task '{task}': {known}")
 
 
-class _Table:
-    """The floating-point values of all tasks, a row each, so that one look-up gathers a batch."""
+def _check_outputs(out: Any) -> None:
+    """Refuse outputs of a batch of one whose first dimension is not that one sample."""
+    for path, value in tree_flatten_with_path(out)[0]:
+        if isinstance(value, Tensor) and (value.dim() == 0 or len(value) != 1):
+            shape = "no dimension" if value.dim() == 0 else f"shape {tuple(value.shape)}"
+            raise InputError(
+                f"this network's output{keystr(path)} has {shape} for a batch of one, not the "
+                "samples in its first dimension (squeeze() takes it away, where squeeze(-1) would "
+                "not; a loss has none: leave labels out): change that, or write activate and run "
+                "each task alone"
+            )
 
-    def __init__(
-        self,
-        base: dict[str, Tensor],
-        tasks: dict[str, dict[str, Tensor]],
-        entries: dict[str, dict[str, Tensor]],
-    ) -> None:
-        self.rows: dict[str, int] = {}
-        self.views: dict[str, dict[str, Tensor]] = {}
-        sparse_names = {name for indices in entries.values() for name in indices}
-        names = [name for values in tasks.values() for name in values]
-        self.shapes = {
-            name: base[name].shape
-            for name in dict.fromkeys(names)
-            if base[name].is_floating_point() and name not in sparse_names
-        }
-        # (T, P) for each type
-        self.tables: dict[torch.dtype, Tensor] = {}
-        self.places: dict[str, tuple[torch.dtype, int, int]] = {}
-        widths: dict[torch.dtype, int] = {}
-        for name, shape in self.shapes.items():
-            dtype, size = base[name].dtype, shape.numel()
-            start = widths.get(dtype, 0)
-            widths[dtype] = start + size
-            self.places[name] = dtype, start, start + size
-        for dtype, width in widths.items():
-            device = next(iter(base.values())).device
-            self.tables[dtype] = torch.empty(len(tasks), width, dtype=dtype, device=device)
-        for row, (task, values) in enumerate(tasks.items()):
-            self.rows[task] = row
-            self.views[task] = dict(values)
-            for name, (dtype, start, stop) in self.places.items():
-                view = self.tables[dtype][row, start:stop].view(self.shapes[name])
-                view.copy_(values.get(name, base[name]))
-                if name in values:
-                    self.views[task][name] = view
 
-    def gather(self, tasks: list[str]) -> dict[str, Tensor]:
-        """Name -> (N, ...), a row for each sample."""
-        places = [self.rows[task] for task in tasks]
-        chosen = {
-            dtype: table[torch.tensor(places, device=table.device)]
-            for dtype, table in self.tables.items()
-        }
-        return {
-            name: chosen[dtype][:, start:stop].reshape(len(tasks), *self.shapes[name])
-            for name, (dtype, start, stop) in self.places.items()
-        }
+def _far_above_rounding(values: Iterable[Any]) -> float:
+    """A relative difference that rounding does not make, in the coarsest type at work."""
+    kinds = {each.dtype for each in values if isinstance(each, Tensor)}
+    devices = {each.device.type for each in values if isinstance(each, Tensor)}
+    kinds |= {torch.get_autocast_dtype(kind) for kind in devices if torch.is_autocast_enabled(kind)}
+    coarsest = max((torch.finfo(kind).eps for kind in kinds if kind.is_floating_point), default=0.0)
+    return max(float(coarsest**0.5), 0.0 if devices == {"cpu"} else 0.03)  # TF32 on a GPU
+
+
+def _check_equal(name: str, ours: Tensor | None, expected: Tensor, near: float) -> None:
+    """Refuse a mixed pass whose first sample is not that of an ordinary batch of two."""
+    is_same = (
+        ours is not None and ours.shape[1:] == expected.shape[1:] and expected.shape[:1] == (2,)
+    )
+    if ours is not None and is_same:
+        one, other = ours[0], expected[0]
+        if other.is_floating_point():
+            finite = other[other.isfinite()].abs()
+            far = near * float(finite.max()) if finite.numel() else 0.0
+            is_same = torch.allclose(one.double(), other.double(), 0, far, equal_nan=True)
+        else:
+            is_same = other.is_complex() or torch.equal(one, other)
+    if not is_same:
+        raise InputError(
+            f"this network's {name} of one sample depends on what else is in the batch, or does "
+            "not have the samples in its first dimension, so a mixed batch would be wrong: write "
+            "activate and run each task alone"
+        )
 
 
 def _reason(error: Exception) -> str:

@@ -48,6 +48,8 @@ class SparseEntries:
     its state_dict holds the same, and loading a state_dict reads the leaf from it.
     """
 
+    suspended = False  # while it is, a forward pass uses the weight as it is
+
     def __init__(self, module: _ConvNd, index: Tensor) -> None:
         self.module = module
         self.index = index.to(module.weight.device)
@@ -67,6 +69,8 @@ class SparseEntries:
     def _substitute(self, module: nn.Module, _: object) -> None:
         # An instance attribute is found before the registered parameter of the same name, so the
         # parameter itself stays as it is: registered, frozen, and with its own storage.
+        if self.suspended:
+            return
         frozen = module._parameters["weight"]
         assert frozen is not None
         if self.leaf.device != frozen.device:

@@ -36,7 +36,9 @@ def made(base, texts, **keywords):
 def assert_each_alone(bank, alone, x, tasks, tolerance=1e-6):
     with torch.no_grad():
         ours = bank.forward(x, tasks=tasks)
-        theirs = torch.cat([alone[t](x[n : n + 1]) for n, t in enumerate(tasks)])
+        whole = {task: network(x) for task, network in alone.items()}  # N is no batch of one
+        theirs = torch.stack([whole[task][n] for n, task in enumerate(tasks)])
+    assert ours.shape == theirs.shape
     scale = theirs.abs().max()
     assert len({tuple(row) for row in theirs.tolist()}) > 1
     assert (ours - theirs).abs().max() <= tolerance * scale
@@ -81,9 +83,9 @@ def test_transformers_several_inputs_and_outputs():
     with torch.no_grad():
         ours = bank.forward(tokens, tasks=TASKS, weights=weights)
         for n, task in enumerate(TASKS):
-            theirs = alone[task](tokens[n : n + 1], weights[n : n + 1])
+            theirs = alone[task](tokens, weights)
             for key in ("logits", "x"):
-                torch.testing.assert_close(ours[key][n], theirs[key][0], rtol=1e-5, atol=1e-6)
+                torch.testing.assert_close(ours[key][n], theirs[key][n], rtol=1e-5, atol=1e-6)
 
 
 def test_convolutions_that_trained_are_each_samples_own():
@@ -148,6 +150,25 @@ def test_one_copy_of_the_values_also_after_a_mixed_batch():
     inside = range(table.data_ptr(), table.data_ptr() + table.nbytes)
     for values in bank._tasks.values():
         assert values["bn.weight"].data_ptr() in inside
+
+
+@pytest.mark.parametrize("texts", [["bn"] * 5, ["bn", "output", "all", "beta", "none"]])
+def test_what_is_removed_is_freed_and_nbytes_tells_what_is_held(texts):
+    base = small()
+    never, _ = made(base, texts[:1])
+    bank, alone = made(base, texts)
+    x = torch.randn(1, 3, 8, 8)
+    bank.forward(x, tasks=["task0"])
+    widths = {name for values in bank._table.views.values() for name in values}
+    floats = sum(base.state_dict()[n].nbytes for n in widths if "batches" not in n)
+    assert bank.nbytes >= 5 * floats  # the table has a row of all of it for each task
+    for number in range(1, 5):
+        bank.remove(f"task{number}")
+    stores = {v.untyped_storage() for v in bank._tasks["task0"].values()}
+    held = sum(store.nbytes() for store in stores)
+    assert held == sum(value.nbytes for value in never._tasks["task0"].values())
+    assert bank.nbytes == held + sum(value.nbytes for value in bank._base.values())
+    torch.testing.assert_close(bank.forward(x, tasks=["task0"]), alone["task0"](x))
 
 
 def test_a_failure_adds_nothing():
@@ -255,7 +276,8 @@ def test_keywords_that_count_as_nothing_are_given_on():
         {"words": ""}, {"words": []}, {"words": None, "shift": 2},
     ):  # fmt: skip
         ours = bank.forward(x, tasks=tasks, **keywords)
-        theirs = torch.cat([alone[t](x[n : n + 1], **keywords) for n, t in enumerate(tasks)])
+        whole = {task: network(x, **keywords) for task, network in alone.items()}
+        theirs = torch.stack([whole[task][n] for n, task in enumerate(tasks)])
         torch.testing.assert_close(ours, theirs)
 
 
@@ -273,6 +295,113 @@ def test_what_vmap_cannot_run_is_one_line():
         bank.forward(x, tasks=[["task0"], "task1"])
     with pytest.raises(InputError, match="a task's name for each sample"):
         bank.forward(x, tasks=torch.tensor([0, 1]))
+
+
+class Ends(nn.Module):
+    """A small network, and one of several ways to end."""
+
+    def __init__(self, end, classes=3):
+        super().__init__()
+        self.norm, self.head, self.end = nn.BatchNorm1d(4), nn.Linear(4, classes), end
+
+    def forward(self, x):  # N 4 1
+        return self.end(self, self.norm(x))
+
+
+def squeezed(net, x):
+    return net.head(x.squeeze())
+
+
+def constant(net, x):
+    return net.head(x.squeeze(-1)), torch.arange(5.0)
+
+
+def weights(net, x):
+    return net.head(x.squeeze(-1)), net.head.weight[:1]
+
+
+def loss(net, x):
+    logits = net.head(x.squeeze(-1))
+    return {"logits": logits, "loss": logits.mean()}
+
+
+def centred(net, x):
+    return net.head(x.squeeze(-1) - x.squeeze(-1).mean(0))
+
+
+def summed(net, x):
+    return net.head(x.squeeze()).sum(0, keepdim=True) if x.shape[0] == 1 else net.head(x[..., 0])
+
+
+@pytest.mark.parametrize(
+    ("end", "classes", "message"),
+    [
+        (squeezed, 3, r"output has shape \(3,\) for a batch of one"),
+        (squeezed, 1, r"output of one sample depends on what else"),  # (1,) looks like a sample
+        (constant, 3, r"output\[1\] has shape \(5,\) for a batch of one"),
+        (weights, 3, r"output\[1\] of one sample depends on what else"),
+        (loss, 3, r"output\['loss'\] has no dimension .*leave labels out"),
+        (centred, 3, r"output of one sample depends on what else"),
+        (summed, 1, r"output of one sample depends on what else"),
+        (lambda net, x: net.head(x[..., 0]).squeeze(), 1, "output has no dimension"),
+    ],
+)
+def test_outputs_that_are_not_those_of_the_samples_are_refused(end, classes, message):
+    bank, alone = made(Ends(end, classes), ["bn", "bn"])
+    x, tasks = torch.randn(4, 4, 1), ["task0", "task1", "task0", "task1"]
+    for _ in range(2):  # a refusal is not remembered as a check
+        with pytest.raises(InputError, match=f"{message}.*write activate") as raised:
+            bank.forward(x, tasks=tasks)
+        assert "\n" not in str(raised.value)
+    before = alone["task1"](x)
+    after = bank.activate("task1").eval()(x)
+    torch.testing.assert_close(after, before)
+
+
+def test_a_warm_up_of_equal_samples_is_no_check():
+    bank, _ = made(Ends(centred), ["bn", "bn"])
+    bank.forward(torch.zeros(2, 4, 1), tasks=["task0", "task1"])
+    with pytest.raises(InputError, match="depends on what else is in the batch"):
+        bank.forward(torch.randn(2, 4, 1), tasks=["task0", "task1"])
+
+
+def test_the_check_is_made_once_for_each_shape_and_takes_what_is_not_finite():
+    passes = []
+
+    def end(net, x):
+        passes.append(len(x))
+        logits = net.head(x[..., 0])
+        return logits.masked_fill(logits > 0, -torch.inf), logits / 0, logits.argmax(1)
+
+    bank, alone = made(Ends(end), ["bn", "bn"])
+    for samples in (3, 5, 1):
+        x = torch.randn(samples, 4, 1)
+        ours = bank.forward(x, tasks=["task1"] * samples)
+        with torch.no_grad():
+            expected = alone["task1"](x)
+        torch.testing.assert_close(ours, expected, equal_nan=True)
+    assert passes == [1, 2, 3, 1, 5, 1, 1]  # the twos, and those of `alone`
+
+
+def test_entries_that_are_attached_play_no_part():
+    start, base = small(), small()
+    select(base, "random:2").apply(base)  # trained here once
+    bank = Bank(base)
+    alone = {}
+    for number, text in enumerate(["bn", "random:2", "all"]):
+        network = copy.deepcopy(start)
+        subset = select(network, text)
+        bank.add(f"task{number}", make_delta(moved(network, subset, number), subset))
+        alone[f"task{number}"] = network.eval()
+    x = torch.randn(4, 3, 8, 8)
+    for active in ("task1", "task2", None):
+        bank.activate(active)
+        assert_each_alone(bank, alone, x, ["task0", "task2", "task2", "task0"])
+    bank.activate("task1")  # and they are awake again
+    with torch.no_grad():
+        torch.testing.assert_close(base.eval()(x), alone["task1"](x))
+        base.conv.__dict__["_gammabeta_sparse"].leaf.add_(1.0)
+        assert not torch.equal(base(x), alone["task1"](x))
 
 
 def test_a_delta_that_holds_nothing():
