@@ -3,8 +3,8 @@
 Best is what a run like it took: of the same network, subset, precision and batch, on this hardware,
 read from the store; runs that shared their time, as several processes or as a team that trains in
 step, say nothing about it. Else one step of the family's smallest network is timed, with the spec's
-own batch and a subset that needs the same gradients, and scaled by operations. It is timed anew in
-each process: what else the machine does matters, and it takes a second or two.
+own batch and a subset that needs the same gradients, and scaled by operations. That takes a second
+or two for each, so these times can be kept (step_times.py); an estimate says how old they are.
 """
 
 import functools
@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gammabeta import step_times
 from gammabeta.build import make_network
 from gammabeta.data import load_dataset
 from gammabeta.engine import choose_engine
@@ -44,28 +45,31 @@ _IMAGES = {  # training and test images as published, height
 
 @dataclass(frozen=True)
 class Estimate:
-    """seconds: of the runs that are left; measured: how many of them from a run like it."""
+    """seconds: of the runs that are left; measured: how many of them from a run like it; timed: in
+    seconds since 1970, when the oldest step was timed that an earlier call had kept; None: all were
+    timed by this one."""
 
     seconds: float
     runs: int
     measured: int
+    timed: float | None = None
 
 
 class Costs:
     """Estimates for one engine and device; `folders` are the runs that are there. images: training
     and test images of imagenet, by its name, where that is known; else it is read from the newest
     run on imagenet, and without one taken as published. say: called with a line before a step is
-    timed."""
+    timed. keep: steps that are timed are kept for later calls, and those of earlier ones taken."""
 
     def __init__(
         self, folders: Iterable[RunFolder], engine: str = "auto", *, device: torch.device,
         images: Mapping[str, tuple[int, int]] | None = None,
-        say: Callable[[str], None] = lambda line: None,
+        say: Callable[[str], None] = lambda line: None, keep: bool = False,
     ) -> None:  # fmt: skip
         folders = list(folders)
         published = {name: each[:2] for name, each in _IMAGES.items()}
         self.images = published | _images_of(folders) | dict(images or {})
-        self.engine, self.device, self.say = engine, device, say
+        self.engine, self.device, self.say, self.keep = engine, device, say, keep
         self.hardware = hardware(device)
         found: dict[str, list[float]] = {}
         for folder in folders:
@@ -74,19 +78,22 @@ class Costs:
         # one of them may have been slow, beside something else
         self.known = {like: statistics.median(each) for like, each in found.items()}
         self.begun = {folder.id: folder.epochs_done for folder in folders}
-        self.steps: dict[RunSpec, float] = {}  # seconds, of a step of the smallest networks
+        # of a step of the smallest networks; the time of those that this process timed is None
+        self.steps: dict[RunSpec, tuple[float, float | None]] = {}
 
     def estimate(self, specs: Sequence[RunSpec]) -> Estimate:
         """Of all these runs, one after another, from the epochs that they have behind them."""
         seconds, measured = 0.0, 0
+        timed: list[float] = []
         for spec in specs:
             step = self.known.get(_like(spec.to_dict()))
             measured += step is not None
             images = self.images[spec.data]
-            each = step if step is not None else self._scaled(spec)
+            each, when = (step, None) if step is not None else self._scaled(spec)
+            timed += [] if when is None else [when]
             whole = _steps(spec, images[0]) * each * (1 + _evaluation(spec, *images))
             seconds += whole * (1 - self.begun.get(spec.id, 0) / spec.epochs)
-        return Estimate(seconds, len(specs), measured)
+        return Estimate(seconds, len(specs), measured, min(timed, default=None))
 
     def _seconds_of(self, folder: RunFolder) -> float | None:
         """Of one step of a finished run on this hardware."""
@@ -110,7 +117,8 @@ class Costs:
             and session.get("processes", 1) == session.get("members", 1) == 1
         )
 
-    def _scaled(self, spec: RunSpec) -> float:
+    def _scaled(self, spec: RunSpec) -> tuple[float, float | None]:
+        """Seconds of a step, and when the step was timed that it is scaled from, if not now."""
         family = parse_name(spec.model).family
         small = RunSpec(
             model=_SMALLEST[family], trainable=_stand_in(family, spec.trainable),
@@ -118,12 +126,22 @@ class Costs:
             batch_size=min(spec.batch_size, _LARGEST_BATCH),
         )  # fmt: skip
         if small not in self.steps:
-            self.say(f"timing a step of {small.model}, {small.trainable}, {small.precision} ...")
-            self.steps[small] = self._measure(small)
-        per_image = self.steps[small] / small.batch_size
+            self.steps[small] = self._step(small)
+        seconds, when = self.steps[small]
+        per_image = seconds / small.batch_size
         there = operations(small.model, small.trainable, 32)
         here = operations(spec.model, small.trainable, spec.image_size or _IMAGES[spec.data][2])
-        return per_image * spec.batch_size * here / there
+        return per_image * spec.batch_size * here / there, when
+
+    def _step(self, spec: RunSpec) -> tuple[float, float | None]:
+        key = step_times.step_key(spec, self.engine, self.device) if self.keep else {}
+        if self.keep and (kept := step_times.find(key)) is not None:
+            return kept.seconds, kept.when
+        self.say(f"timing a step of {spec.model}, {spec.trainable}, {spec.precision} ...")
+        seconds = self._measure(spec)
+        if self.keep:
+            step_times.keep(key, seconds)
+        return seconds, None
 
     def _measure(self, spec: RunSpec) -> float:
         data = load_dataset("synthetic")
@@ -188,17 +206,28 @@ def operations(model: str, trainable: str, height: int) -> float:
     """Multiplications and additions of a training step, of one image of height x height: every
     convolution and linear layer forward, the gradient of its input where something before it
     trains, and of its weight where that trains."""
-    network = architecture(model)
+    network, layers = _forward(model, height)
     trained = select(network, trainable).trained
-    names = {module: name for name, module in network.named_modules()}
     total, below = 0.0, False
+    for name, count in layers:
+        own = f"{name}.weight" in trained
+        total += count * (1 + below + own)
+        below = below or own or f"{name}.bias" in trained
+    return total
+
+
+@functools.cache  # subsets share it, and deep networks take a second
+def _forward(model: str, height: int) -> tuple[nn.Module, list[tuple[str, int]]]:
+    """A network, and its layers in the order in which an image passes them: name and operations."""
+    network = architecture(model)
+    names = {module: name for name, module in network.named_modules()}
+    layers: list[tuple[str, int]] = []
 
     def see(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-        nonlocal total, below
-        own = f"{names[module]}.weight" in trained
+        count = 0
         if isinstance(module, nn.Conv2d | nn.Linear):
-            total += 2 * module.weight[0].numel() * output[0].numel() * (1 + below + own)
-        below = below or own or f"{names[module]}.bias" in trained
+            count = 2 * module.weight[0].numel() * output[0].numel()
+        layers.append((names[module], count))
 
     for module in network.modules():
         module.register_forward_hook(see)
@@ -206,7 +235,7 @@ def operations(model: str, trainable: str, height: int) -> float:
             module.forward = _same  # type: ignore[method-assign,assignment]
     with torch.no_grad():
         network.eval()(torch.empty(1, 3, height, height, device="meta"))
-    return total
+    return network, layers
 
 
 def _same(x: Tensor) -> Tensor:

@@ -56,7 +56,7 @@ def plan(
     precision: str | None = None, data: str | None = None, replicates: int | None = None,
     image_size: int | None = None, networks: Sequence[str] = (), subsets: Sequence[str] = (),
     engine: str = "auto", device: str = "auto", data_dir: str | Path | None = None,
-    say: Callable[[str], None] = lambda line: None,
+    say: Callable[[str], None] = lambda line: None, keep: bool = False,
 ) -> list[Plan]:  # fmt: skip
     """What the experiments need.
 
@@ -66,7 +66,8 @@ def plan(
     stands.
     networks, subsets: of the experiments' points, only these. data_dir: of imagenet, so that the
     estimate counts the images that are there. say: called with a line before each
-    step that is timed for the estimate, which takes seconds. Raises InputError for what is wrong.
+    step that is timed for the estimate, which takes seconds. keep: such times are kept in the cache
+    folder, and those of earlier calls taken. Raises InputError for what is wrong.
     """
     size = choose_scale(scale)
     with about("device"):
@@ -83,7 +84,7 @@ def plan(
         _check_image_size(chosen, data)
     if precision is None:
         precision = "fp32" if size.epochs is None else fast_precision(place)
-    costs = Costs(list_runs(Path(runs)), engine, device=place, say=say,
+    costs = Costs(list_runs(Path(runs)), engine, device=place, say=say, keep=keep,
                   images=_images_in(chosen, data, data_dir))  # fmt: skip
     plans = []
     for experiment in chosen:

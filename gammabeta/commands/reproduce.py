@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,7 @@ def _reproduce(options: argparse.Namespace) -> None:
         networks=_split(options.networks),
         subsets=_split(options.subsets),
         say=lambda line: print(line, file=sys.stderr),
+        keep=True,
         **{key: each for key, each in execution(options).items() if key in _FOR_THE_PLAN},
     )
     if options.list or options.dry_run:
@@ -142,6 +144,13 @@ def _print_plans(plans: list[Any], as_json: bool, with_runs: bool) -> None:
         "on a CPU, less so for ImageNet, whose images have to be read, and on a GPU, which a small "
         "network does not fill."
     )
+    if (timed := _timed(plans)) is not None:
+        from gammabeta.step_times import folder
+
+        print(
+            f"The steps were timed by an earlier call ({timed}); to have them timed again, remove "
+            f"{folder()}."
+        )
     if with_runs:
         to_do = {spec.id: spec for plan in plans for spec in plan.left}
         print(f"{counted(len(to_do), 'run')} to do:")
@@ -149,6 +158,12 @@ def _print_plans(plans: list[Any], as_json: bool, with_runs: bool) -> None:
             told = {key: getattr(spec, key) for key in ("model", "trainable", "seed")}
             values = ", ".join(f"{key}={each}" for key, each in (told | spec.chosen()).items())
             print(f"{name}  {values}")
+
+
+def _timed(plans: list[Any]) -> str | None:
+    """When the oldest of the steps was timed that an earlier call had kept."""
+    found = [each.estimate.timed for each in plans if each.estimate.timed is not None]
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(min(found))) if found else None
 
 
 def _how_known(estimate: Any) -> str:
@@ -167,7 +182,7 @@ def _plan_dict(plan: Any, with_runs: bool) -> dict[str, Any]:
         "runs": len(plan.runs),
         "left": len(plan.left), "seconds": round(plan.estimate.seconds, 1),
         "measured": plan.estimate.measured,
-        "estimated": plan.estimate.runs - plan.estimate.measured,
+        "estimated": plan.estimate.runs - plan.estimate.measured, "timed_earlier": _timed([plan]),
     }  # fmt: skip
     return found | ({"specs": [spec.to_dict() for spec in plan.left]} if with_runs else {})
 
