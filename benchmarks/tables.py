@@ -10,7 +10,6 @@ there says that it was not measured, and how to measure it.
 import argparse
 import json
 import re
-import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from tables_images import imagenette, loader
 from tables_speed import floors, gpu, loss_cpu, members_cpu, speed_cpu
 from tables_tasks import tasks
 
+from gammabeta.analysis import in_percent, spread
 from gammabeta.bench.show import number
 from gammabeta.names import parse_name, readable
 from gammabeta.paper import published_accuracy
@@ -90,12 +90,12 @@ def tune(results: Path) -> str:
     for name in dict.fromkeys(run["spec"]["trainable"] for run in runs):
         own = [run for run in runs if run["spec"]["trainable"] == name]
         tested = {
-            run["spec"]["lr"]: f"{100 * run['result']['test_accuracy']:.1f}"
+            run["spec"]["lr"]: in_percent(run["result"]["test_accuracy"])
             for run in own
             if not run["spec"].get("validation")
         }
         tried = {
-            run["spec"]["lr"]: f"{100 * run['result']['test_accuracy']:.1f}"
+            run["spec"]["lr"]: in_percent(run["result"]["test_accuracy"])
             for run in own
             if run["spec"].get("validation")
         }
@@ -124,17 +124,18 @@ def cifar10(results: Path) -> str:
         groups.setdefault((-spec.epochs, spec.replace(seed=0, epochs=160)), []).append(run)
     rows = []
     for (epochs, recipe), members in sorted(groups.items(), key=_place):
-        reached = [100 * run["result"]["test_accuracy"] for run in members]
-        small = [100 * run["result"]["small_gammas"] for run in members]
+        reached = spread(run["result"]["test_accuracy"] for run in members)
+        small = spread(run["result"]["small_gammas"] for run in members)
         published = published_accuracy(recipe)
         start = "" if recipe.norm_init == "uniform" else f", {recipe.norm_init}"
-        span = f"{min(reached):.1f}-{max(reached):.1f}" if len(members) > 1 else "-"
+        ends = f"{in_percent(reached.low)}-{in_percent(reached.high)}"
+        span = ends if len(members) > 1 else "-"
         trains_gamma = any(part in recipe.trainable for part in ("bn", "gamma", "all"))
         rows.append([
             f"{readable(recipe.model)}, `{recipe.trainable}`{start}", f"{-epochs}",
-            f"{statistics.fmean(reached):.1f}", span, f"{len(members)}",
-            "-" if published is None else f"{100 * published:.1f}" + " *" * is_recalled(recipe),
-            f"{statistics.fmean(small):.1f}" if trains_gamma else "-",
+            in_percent(reached.mean), span, f"{len(members)}",
+            "-" if published is None else in_percent(published) + " *" * is_recalled(recipe),
+            in_percent(small.mean) if trains_gamma and small else "-",
         ])  # fmt: skip
     head = ["what trains", "epochs", "test accuracy, %", "least-most", "seeds",
             "published, 160 epochs", "gammas below 0.01, %"]  # fmt: skip

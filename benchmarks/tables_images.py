@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pieces import table, where
 
+from gammabeta.analysis import in_percent
 from gammabeta.bench.show import number
 from gammabeta.names import readable
 from gammabeta.spec import RunSpec
@@ -39,7 +40,7 @@ def imagenette(results: Path) -> str:
         body.append([
             f"{readable(spec.model)}, `{spec.trainable}`", f"{run['subset']['trained']:,}",
             f"{spec.epochs}", f"{curve['train_loss'][0]:.2f} to {curve['train_loss'][-1]:.2f}",
-            f"{100 * run['result']['test_accuracy']:.1f}", f"{run['result']['seconds']:,.0f}",
+            in_percent(run["result"]["test_accuracy"]), f"{run['result']['seconds']:,.0f}",
         ])  # fmt: skip
     spec, data = RunSpec.from_dict(runs[0]["spec"]), runs[0]["data"]
     head = ["what trains", "values", "epochs", "training loss, first to last epoch",

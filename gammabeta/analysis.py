@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 from gammabeta.errors import InputError, RunError
@@ -277,6 +278,17 @@ def _defaults(section: Section) -> dict[str, Any]:
 def counted(number: int, noun: str) -> str:
     """1 epoch, 2 epochs."""
     return f"{number:,} {noun}{'s' if number != 1 else ''}"
+
+
+def in_percent(share: float, places: int = 1, sign: bool = False) -> str:
+    """A share in per cent, without the sign %: rounded half up as it reads in decimals, so that a
+    mean is the same wherever it is shown. 0.2495 -> 25.0, of which :.1f makes 24.9 or 25.0 by how
+    it was multiplied."""
+    if not math.isfinite(share):
+        return str(share)
+    exact = 100 * Decimal(f"{share:.12g}")
+    rounded = exact.quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP)
+    return f"{rounded:+f}" if sign else f"{rounded:f}"
 
 
 def plain(value: Any) -> str:

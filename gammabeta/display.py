@@ -11,7 +11,7 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.table import Table
 
-from gammabeta.analysis import plain, run_rows, spread
+from gammabeta.analysis import in_percent, plain, run_rows, spread
 from gammabeta.errors import no_runs
 from gammabeta.names import PAPER_NETWORKS
 from gammabeta.paper import published_accuracy
@@ -355,7 +355,7 @@ def make_console(stream: TextIO) -> Console:
 
 
 def percent(share: float | None) -> str:
-    return "-" if share is None else f"{share:.2%}"
+    return "-" if share is None else f"{in_percent(share, 2)}%"
 
 
 def counted(count: int, noun: str) -> str:

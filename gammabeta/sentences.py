@@ -13,6 +13,7 @@ from gammabeta.analysis import (
     Spread,
     compared,
     counted,
+    in_percent,
     is_above,
 )
 from gammabeta.curves import Curve, GammaPool
@@ -86,14 +87,14 @@ def _action(trainable: str) -> str:
 
 def percent(value: float | None) -> str:
     """0.931 -> 93.1 %; an en dash for None."""
-    return NOTHING if value is None else f"{100 * value:.1f}{_SPACE}%"
+    return NOTHING if value is None else f"{in_percent(value)}{_SPACE}%"
 
 
 def points(value: float | None) -> str:
     """A difference of two accuracies in percentage points, with its sign: 0.004 -> +0.4."""
     if value is None:
         return NOTHING
-    text = f"{100 * value:+.1f}".replace("-", "\N{MINUS SIGN}")
+    text = in_percent(value, sign=True).replace("-", "\N{MINUS SIGN}")
     return "0.0" if text[1:] == "0.0" else text
 
 
@@ -102,8 +103,9 @@ def share(value: float | None) -> str:
     if value is None:
         return NOTHING
     number = 100 * value
-    digits = f"{number:.0f}" if value in (0, 1) else f"{number:.1f}" if number >= 10 else ""
-    return (digits or (f"{number:.2f}" if number >= 0.1 else f"{number:.2g}")) + f"{_SPACE}%"
+    if 0 < number < 0.1:
+        return f"{number:.2g}{_SPACE}%"
+    return in_percent(value, 0 if value in (0, 1) else 1 if number >= 10 else 2) + f"{_SPACE}%"
 
 
 def seconds(value: float | None) -> str:

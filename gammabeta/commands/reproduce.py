@@ -224,8 +224,8 @@ def _print_views(views: list[Any], written: dict[str, list[Path]], as_json: bool
 
 def _points_table(view: Any) -> Table:
     """Ours, published, the difference in points, and over how many seeds."""
+    from gammabeta.analysis import in_percent
     from gammabeta.display import percent
-    from gammabeta.paper.beside import difference
     from gammabeta.paper.points import SHOWN
 
     shown = Table(box=None, pad_edge=False)
@@ -236,9 +236,9 @@ def _points_table(view: Any) -> Table:
     for point in view.points:
         ours, chosen = point.accuracy, point.spec.chosen()
         changed = ", ".join(f"{key}={chosen[key]}" for key in SHOWN if key in chosen)
-        span = f"{100 * ours.low:.1f}-{100 * ours.high:.1f}" if ours and ours.n > 1 else "-"
-        apart = difference(point)
-        off = "-" if apart is None else f"{100 * apart:+.1f}"
+        ends = [in_percent(each) for each in (ours.low, ours.high)] if ours else []
+        span = "-".join(ends) if ours and ours.n > 1 else "-"
+        off = "-" if point.difference is None else in_percent(point.difference, sign=True)
         shown.add_row(
             point.spec.model, point.spec.trainable, changed,
             "-" if point.trained is None else f"{point.trained:,}", str(len(point.runs)),

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from gammabeta.analysis import GroupRow, counted
+from gammabeta.analysis import GroupRow, counted, in_percent
 from gammabeta.curves import Curve
 from gammabeta.figures.house import (
     NAME_NARROW,
@@ -98,7 +98,7 @@ def accuracy_bars(
             color = look[group.trainable].color
             axes.barh(place, reached.mean, height=0.5, color=color, alpha=0.35, linewidth=0)
             axes.plot([reached.low, reached.high], [place, place], "|-", color=color, ms=13)
-            beside(axes, f"{100 * reached.mean:.1f} %", place, right=True)
+            beside(axes, f"{in_percent(reached.mean)} %", place, right=True)
             if group.trained is None:
                 beside(axes, name, place)
             else:

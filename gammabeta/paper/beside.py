@@ -1,17 +1,10 @@
-"""Ours beside the published numbers: which of them a difference may be taken from.
-
-A difference reads as a check, so a number that is only recalled to be of the same recipe gets none.
-"""
+"""Which published numbers are only recalled to be of the recipe that they stand beside: they are
+shown with that caveat, and `Point.difference` takes no difference from them."""
 
 from collections.abc import Iterable, Sequence
 
 from gammabeta.paper.points import Point, table
 from gammabeta.paper.published import is_recalled
-
-
-def difference(point: Point) -> float | None:
-    """Ours less published, in 0..1; None where either is missing or the published one recalled."""
-    return None if is_recalled(point.spec) else point.difference
 
 
 def any_recalled(points: Iterable[Point]) -> bool:
@@ -20,10 +13,9 @@ def any_recalled(points: Iterable[Point]) -> bool:
 
 
 def checked_table(points: Sequence[Point]) -> list[dict[str, object]]:
-    """The rows of `table`, without a difference where there may be none, and with "recalled": True
-    in those rows alone."""
+    """The rows of `table`, with "recalled": True in those rows of which the published number is."""
     rows = table(points)
     for row, point in zip(rows, points, strict=True):
         if any_recalled([point]):
-            row |= {"difference": None, "recalled": True}
+            row["recalled"] = True
     return rows

@@ -13,7 +13,6 @@ from markupsafe import Markup
 from gammabeta.analysis import sections
 from gammabeta.disk import check_file, write_files
 from gammabeta.errors import InputError, no_runs
-from gammabeta.paper.beside import difference
 from gammabeta.report.experiments import chapters
 from gammabeta.report.networks import network_table
 from gammabeta.report.sections import Published, parts_of
@@ -69,7 +68,6 @@ def report_html(
         seconds=seconds,
         breakable=breakable,
         points=points,
-        difference=difference,
     )
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
