@@ -4,6 +4,7 @@ import ast
 import importlib
 import importlib.util
 import pkgutil
+import re
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,14 @@ def _imports(path):
 
 def test_every_module_has_a_level():
     assert {_unit(path) for path in _modules()} == LEVELS.keys()
+
+
+def test_every_module_has_one_row_in_the_design():
+    text = (ROOT.parent / "docs" / "design.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| (.*?) \|", text, re.MULTILINE)
+    named = [each.rstrip("/").removesuffix(".py") for _, cell in rows
+             for each in re.findall(r"`([^`]+)`", cell)]  # fmt: skip
+    assert sorted(named) == sorted(LEVELS)
 
 
 @pytest.mark.parametrize("path", _modules(), ids=lambda path: str(path.relative_to(ROOT)))
