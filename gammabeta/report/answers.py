@@ -12,7 +12,18 @@ from gammabeta.gammas import small_share
 from gammabeta.names import readable
 from gammabeta.paper.points import STAND_INS, Point, View, other_data
 from gammabeta.paper.published import PUBLISHED_FROZEN_COST, PUBLISHED_SMALL_GAMMAS
-from gammabeta.report.trust import in_abstract, mean, network, of_whole, seeds, spread, sure, trust
+from gammabeta.report.trust import (
+    in_abstract,
+    level,
+    mean,
+    network,
+    of_whole,
+    points_apart,
+    seeds,
+    spread,
+    sure,
+    trust,
+)
 from gammabeta.sentences import percent
 
 _DATA_NAMES = {"cifar10": "CIFAR-10", "imagenet": "ImageNet"}
@@ -117,7 +128,7 @@ def _differ(one: Point, other: Point) -> bool:
 
 
 def _random(view: View) -> str | None:
-    """Between which two amounts of random weights bn is met, on each network."""
+    """With which amounts of random weights bn is not met, met and passed, on each network."""
     told = []
     for name, points in series(view).items():
         bn = next((p for p in points if p.spec.trainable == "bn" and p.accuracy), None)
@@ -125,23 +136,41 @@ def _random(view: View) -> str | None:
         if bn is None or not random:
             continue
         random.sort(key=lambda point: point.trained or 0)
-        told.append(f"On {name} {_crossing(bn, random)} ({seeds([bn, *random])}).")
+        told.append(f"On {name} {_crossing(bn, random)}")
     return " ".join(told) or None
 
 
 def _crossing(bn: Point, random: Sequence[Point]) -> str:
-    goal = spread(bn).mean
-    text = f"gamma and beta, {bn.trained:,} values, reach {mean(bn)}"
-    above = next((p for p in random if spread(p).mean >= goal), None)
-    if above is None:
-        last = random[-1]
-        return f"{text}; random weights are still below with {_amount(last)}: {mean(last)}"
-    below = [p for p in random if (p.trained or 0) < (above.trained or 0)]
-    if not below:
-        return f"{text}; {_amount(above)} are above already: {mean(above)}"
+    """random: by their amounts; neighbours that stand alike to bn are told together."""
+    groups: list[tuple[str, list[Point]]] = []
+    for point in random:
+        if level(point, bn):
+            place = "level within their seeds" if spread(bn).n > 1 else "level"
+        else:
+            place = "above" if spread(point).mean > spread(bn).mean else "below"
+        if not groups or groups[-1][0] != place:
+            groups.append((place, []))
+        groups[-1][1].append(point)
+    told = "; ".join(f"{place} with {_amounts(group)}" for place, group in groups)
+    known = "" if spread(bn).n > 1 else " Of gamma and beta no spread is known."
+    seen = f"{mean(bn)} ({seeds([bn])}{_span(bn)})"
+    return f"gamma and beta, {bn.trained:,} values, reach {seen}. Random weights are {told}.{known}"
+
+
+def _span(point: Point) -> str:
+    """From the lowest to the highest seed; nothing of one."""
+    own = spread(point)
+    return f", {percent(own.low)} to {percent(own.high)}" if own.n > 1 else ""
+
+
+def _amounts(group: Sequence[Point]) -> str:
+    if len(group) == 1:
+        return f"{_amount(group[0])} ({mean(group[0])}, {seeds(group)})"
+    first, last = group[0], group[-1]
+    low, high = (sorted(spread(point).mean for point in group)[end] for end in (0, -1))
     return (
-        f"{text}; random weights pass them between {_amount(below[-1])} ({mean(below[-1])}) and "
-        f"{_amount(above)} ({mean(above)})"
+        f"{first.spec.trainable.partition(':')[2]} to {_amount(last)} "
+        f"({percent(low)} to {percent(high)}, {seeds(group)})"
     )
 
 
@@ -154,7 +183,7 @@ def _frozen_bn(view: View) -> str | None:
     for model, there in _by_network(view).items():
         if "all" in there and "all-bn" in there:
             trained, frozen = there["all"], there["all-bn"]
-            points = 100 * (spread(trained).mean - spread(frozen).mean)
+            points = points_apart(spread(trained).mean, spread(frozen).mean)
             word = "costs" if points >= 0 else "gains"
             told.append(
                 f"{word} {abs(points):.1f} points on {readable(model)}{sure(trained, frozen)}"
@@ -183,16 +212,31 @@ def _field(field: str) -> Callable[[View], str | None]:
             if len(done) < 2:
                 continue
             ranked = sorted(done, key=lambda point: -spread(point).mean)
-            best, worst = ranked[0], ranked[-1]
-            points_apart = 100 * (spread(best).mean - spread(worst).mean)
-            told.append(
-                f"On {name} it makes {points_apart:.1f} points between {getattr(best.spec, field)} "
-                f"({mean(best)}) and {getattr(worst.spec, field)} ({mean(worst)})"
-                f"{sure(best, worst)}; {seeds(done)}."
-            )
+            told.append(f"On {name} {_extremes(ranked, field)}; {seeds(done)}.")
         return " ".join(told) or None
 
     return make
+
+
+def _extremes(ranked: Sequence[Point], field: str) -> str:
+    """The first against the last; where one of these has one seed, against how far the seeds of any
+    other are apart, which is what chance alone does."""
+    best, worst = ranked[0], ranked[-1]
+    between = points_apart(spread(best).mean, spread(worst).mean)
+    ends = (
+        f"between {getattr(best.spec, field)} ({mean(best)}) and "
+        f"{getattr(worst.spec, field)} ({mean(worst)})"
+    )
+    if min(spread(best).n, spread(worst).n) > 1:
+        return f"it makes {between:.1f} points {ends}{sure(best, worst)}"
+    widest = max(ranked, key=lambda point: spread(point).high - spread(point).low)
+    if spread(widest).n == 1:
+        return f"it makes {between:.1f} points {ends}, of which no spread is known"
+    seeds_apart = points_apart(spread(widest).high, spread(widest).low)
+    own = f"the {seeds_apart:.1f} points between seeds of {getattr(widest.spec, field)}"
+    if between <= seeds_apart:
+        return f"it makes no difference beyond {own}: {between:.1f} points {ends}"
+    return f"it makes {between:.1f} points {ends}, more than {own}"
 
 
 def _gamma_beta(view: View) -> str | None:

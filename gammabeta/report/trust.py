@@ -31,6 +31,19 @@ def seeds(points: Sequence[Point]) -> str:
     return sentences.seeds([spread(point) for point in points])
 
 
+def points_apart(one: float, other: float) -> float:
+    """Two shares in percentage points from one another: as they are printed, to a tenth, so that a
+    reader who subtracts finds the same."""
+    return round(round(100 * one, 1) - round(100 * other, 1), 1)
+
+
+def level(one: Point, other: Point) -> bool:
+    """Whether the seeds of one reach those of the other, the same both ways; a single seed reaches
+    no further than itself."""
+    first, second = spread(one), spread(other)
+    return first.low <= second.high and second.low <= first.high
+
+
 def sure(one: Point, other: Point) -> str:
     """What the spread of the seeds says of a difference; nothing where there is no spread."""
     apart = _apart(one, other)
