@@ -295,13 +295,20 @@ def _lr(view: View) -> str | None:
 
 
 def _gammas(view: View) -> str | None:
+    """Of all gammas of a network; where bn and everything are there, one against the other."""
     told = []
     for model, pools in pools_by_network(view).items():
+        shares = {pool.trainable: small_share(pool.values) for pool in pools}
         parts = [
-            f"{percent(small_share(pool.values))} under {pool.trainable} (n = {pool.n})"
+            f"{percent(shares[pool.trainable])} under {pool.trainable} (n = {pool.n})"
             for pool in pools
         ]
-        told.append(f"on {readable(model)} {' and '.join(parts)}")
+        text = f"on {readable(model)} {' and '.join(parts)}"
+        if "bn" not in shares or "all" not in shares:
+            text += f", with no finished run of {'all' if 'bn' in shares else 'bn'} to compare"
+        elif shares["all"]:
+            text += f", {shares['bn'] / shares['all']:.1f} times as many"
+        told.append(text)
     if not told:
         return None
     small = PUBLISHED_SMALL_GAMMAS
@@ -310,7 +317,8 @@ def _gammas(view: View) -> str | None:
         return text
     return (
         f"{text} {in_abstract(view)} A third party quotes {percent(small['bn'])} and "
-        f"{percent(small['all'])} from the paper{of_whole(view)}, naming no network."
+        f"{percent(small['all'])}, {small['bn'] / small['all']:.1f} times as many, from the "
+        f"paper{of_whole(view)}, naming no network."
     )
 
 

@@ -211,7 +211,14 @@ def caption(view: View, key: str) -> str:
     if other := other_data(view.runs):
         text += f" {_not_imagenet(other)}"
     chance = chance_of(view)
-    return text + (f" Dotted: guessing, {percent(chance)}." if chance and key != "top5" else "")
+    if not chance or key == "top5":
+        return text
+    text += f" Dotted: guessing, {percent(chance)}."
+    nothing = [point.accuracy for point in view.done if point.spec.trainable == "none"]
+    if any(each and each.low < chance for each in nothing):
+        text += " Where nothing trains it may be below that: such a network gives most images a few"
+        text += " of the classes, whatever they show."
+    return text
 
 
 def measured_columns(view: View) -> list[tuple[str, dict[str, str]]]:
