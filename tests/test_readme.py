@@ -84,3 +84,17 @@ def test_constraints_can_be_met_anywhere():
     for line in (ROOT / "constraints.txt").read_text().splitlines():
         if not line.startswith("#"):
             assert re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9A-Za-z.]*", line), line
+
+
+def test_what_is_unlike_the_papers_is_said_with_the_numbers_of_the_table():
+    rows = {}
+    for line in re.search("begin cifar10(.*)end cifar10", README, re.DOTALL)[1].splitlines():
+        cells = [cell.strip() for cell in line.split("|")[1:-1]]
+        rows[tuple(cells[:2])] = cells[2:]
+    bn, everything = (rows[f"ResNet-14, `{name}`", "16"][-1] for name in ("bn", "all"))
+    accuracy, span = rows["ResNet-14, `none`", "16"][:2]
+    said = " ".join(README.split("Two things do not look like the paper")[1].split())
+    assert f"{bn} % under `bn` against {everything} % under `all` after 16" in said
+    assert f"({rows['ResNet-14, `bn`', '160'][-1]} % under `bn` after 160 epochs" in said
+    assert f"below guessing, {accuracy} %, one seed at {span.partition('-')[0]} %" in said
+    assert ("ResNet-14, `all`", "160") not in rows  # "we have no `all` of that length"
