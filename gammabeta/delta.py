@@ -19,14 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from gammabeta import sparse
+from gammabeta import settings, sparse
 from gammabeta.delta_check import (
-    architecture,
     check_delta,
     current_tensors,
     entry_index,
-    layer_marks,
-    layer_words,
     rounded_digest,
     without_entries,
 )
@@ -126,7 +123,6 @@ def make_delta(
                 values[name] = tensor.flatten()[index].cpu()
                 tensor = without_entries(tensor, index)
             own[name], rounded[name] = digest(tensor), rounded_digest(tensor)
-    words = layer_words(module)
     dtype = _frozen_dtype(tensors, own)
     return Delta(
         text=subset.text,
@@ -140,8 +136,7 @@ def make_delta(
         frozen={name: (own[name][:16], rounded[name][:16]) for name in own},
         frozen_sha256=together(own),
         frozen_rounded=together({name: rounded[name] or own[name] for name in own}),
-        layers=layer_marks(words),
-        architecture=architecture(tensors, words),
+        layers=settings.layers(module),
         dtype=dtype,
         network=_recipe(module, subset, own, dtype),
         versions={

@@ -1,18 +1,17 @@
 """Whether a network is the one that a delta belongs to: its architecture, and what did not train.
 
-Short marks of single layers and tensors tell which is the first to differ. That nothing differs is
-told by whole sha256s: one over names, shapes and settings of all layers, one over every value that
-did not train.
+Names, shapes and settings of all layers are compared one by one (settings.py). Short marks of
+single tensors tell which is the first to differ; that none does is told by a whole sha256 over
+every value that did not train.
 """
 
-import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from gammabeta import sparse
+from gammabeta import settings, sparse
 from gammabeta.delta_file import Delta
 from gammabeta.errors import InputError
 from gammabeta.fingerprint import digest, together
@@ -20,12 +19,6 @@ from gammabeta.statistics import check_policy
 from gammabeta.subset import statistics
 from gammabeta.wrappers import named_modules, named_parameters, submodule
 
-# What changes what a layer computes but not its tensors' shapes.
-_ATTRIBUTES = (
-    "stride", "padding", "dilation", "groups", "padding_mode", "output_padding", "kernel_size",
-    "ceil_mode", "eps", "num_groups", "normalized_shape", "negative_slope", "approximate",
-    "num_heads", "output_size", "scale_factor",
-)  # fmt: skip
 _WIDTHS = (torch.float32, torch.bfloat16)
 
 
@@ -39,16 +32,8 @@ def check_delta(
     check_policy(delta.statistics)
     tensors = current_tensors(module) | dict(base or {})
     _check_shapes(tensors, delta)
-    words = layer_words(module)
-    here = layer_marks(words)
-    if here != delta.layers:
-        for place, (name, child) in enumerate(named_modules(module)):
-            if here[4 * place : 4 * place + 4] != delta.layers[4 * place : 4 * place + 4]:
-                kind = f"of class {type(child).__name__} with the shapes and settings"
-                raise _other(f"'{name or 'the network'}' is not {kind} that it has here")
-        raise _other("it has more layers")
-    if architecture(tensors, words) != delta.architecture:
-        raise _other("the sha256 of the settings of its layers differs")
+    if what := settings.difference(settings.layers(module), delta.layers, module):
+        raise _other(what)
     own: dict[str, str] = {}
     for name in delta.frozen:
         own[name] = _check_values(module, name, tensors[name], delta)
@@ -153,33 +138,6 @@ def entry_index(module: nn.Module, name: str, per_channel: int, seed: int) -> Te
 def without_entries(weight: Tensor, index: Tensor) -> Tensor:
     """The weight with its trained entries at zero."""
     return weight.flatten().scatter(0, index.flatten(), 0.0).view_as(weight)
-
-
-def layer_words(module: nn.Module) -> list[str]:
-    """What each module is: its name, shapes, kind and settings."""
-    found = []
-    for name, child in named_modules(module):
-        words = [name, *(str(tuple(p.shape)) for p in child._parameters.values() if p is not None)]
-        if next(child.children(), None) is None:  # users rename the classes of whole networks
-            kind = type(child).__name__
-            words.append("BatchNorm" if "BatchNorm" in kind and "Act" not in kind else kind)
-        for attribute in _ATTRIBUTES:
-            value = getattr(child, attribute, None)
-            if isinstance(value, bool | int | float | str | tuple):
-                words.append(f"{attribute}={tuple(value) if isinstance(value, tuple) else value}")
-        found.append(" ".join(words))
-    return found
-
-
-def layer_marks(words: Iterable[str]) -> str:
-    """Four hex digits for each module."""
-    return "".join(hashlib.sha256(each.encode()).hexdigest()[:4] for each in words)
-
-
-def architecture(tensors: Mapping[str, Tensor], words: Iterable[str]) -> str:
-    """One sha256 for all names, shapes and settings."""
-    shapes = (f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items())
-    return hashlib.sha256("\n".join([*shapes, *words]).encode()).hexdigest()
 
 
 def _other(what: str) -> InputError:

@@ -24,12 +24,12 @@ from gammabeta.disk import FAILING, check_name, replace_file
 from gammabeta.errors import InputError, RunError
 from gammabeta.tensorfile import encode, read_header
 
-FORMAT = 2  # 1 was never released
+FORMAT = 3  # 1 was never released; 2 held no settings, so they cannot be compared
 _WANTED = "a file that gammabeta delta, or in Python save_delta, wrote"
 _INDEX_LIMIT = 1 << 28  # bytes; a small file must not unpack to gigabytes
 _ZEROS = "0" * 64
 _KINDS = {
-    "trainable": str, "statistics": str, "per_channel": int, "seed": int, "architecture": str,
+    "trainable": str, "statistics": str, "per_channel": int, "seed": int,
     "frozen_sha256": str, "frozen_rounded": str, "dtype": str, "network": dict | None,
     "versions": dict, "info": dict,
 }  # fmt: skip
@@ -43,10 +43,10 @@ class Delta:
     sparse: the names of the sparse ones. buffers: running statistics by name.
     frozen: name -> (mark, mark after rounding to bfloat16, empty where it is not fp32) of every
     tensor that did not train. frozen_sha256: one over all of their values; frozen_rounded: one over
-    them with fp32 rounded to bfloat16. layers: four hex digits for each module. architecture:
-    sha256 of names, shapes and settings. dtype: what the frozen tensors were held in, as "float32"
-    or "mixed". network: the arguments of `create_model` for a network that follows from a seed
-    (converted to `dtype`), else None. info: whatever was given to `save_delta`.
+    them with fp32 rounded to bfloat16. layers: what every module is, see settings.py. dtype: what
+    the frozen tensors were held in, as "float32" or "mixed". network: the arguments of
+    `create_model` for a network that follows from a seed (converted to `dtype`), else None. info:
+    whatever was given to `save_delta`.
     """
 
     text: str
@@ -60,12 +60,16 @@ class Delta:
     frozen: dict[str, tuple[str, str]]
     frozen_sha256: str
     frozen_rounded: str
-    layers: str
-    architecture: str
+    layers: dict[str, dict[str, Any]]
     dtype: str
     network: dict[str, Any] | None
     versions: dict[str, str]
     info: dict[str, Any]
+
+    @property
+    def architecture(self) -> str:
+        """The sha256 of all layers: a name for the network, which is not what is compared."""
+        return hashlib.sha256(json.dumps(self.layers).encode()).hexdigest()
 
     @property
     def count(self) -> int:
@@ -129,7 +133,13 @@ def read_delta(path: str | Path) -> Delta:
 def to_bytes(delta: Delta) -> bytes:
     """The bytes of the file. The same delta gives the same bytes."""
     parts: dict[str, list[Tensor]] = {}
-    index: dict[str, Any] = {"trained": [], "statistics": [], "frozen": [], "layers": delta.layers}
+    kinds: dict[str, int] = {}  # most layers are as some other is
+    layers = [
+        [name, kinds.setdefault(json.dumps(about), len(kinds))]
+        for name, about in delta.layers.items()
+    ]
+    index: dict[str, Any] = {"trained": [], "statistics": [], "frozen": [], "layers": layers}
+    index["kinds"] = [json.loads(kind) for kind in kinds]
     for name, value in delta.values.items():
         key = f"{delta.roles[name]}/{_type_name(value)}"
         parts.setdefault(f"trained/{key}", []).append(value.flatten())
@@ -159,7 +169,8 @@ def from_bytes(data: bytes, where: str) -> Delta:
     if not isinstance(found, str) or not isinstance(given, str):
         raise InputError(f"{where} is no delta: name {_WANTED}")
     if found != str(FORMAT):
-        what = "save it again" if found == "1" else "update gammabeta"
+        is_older = found.isdecimal() and int(found) < FORMAT
+        what = "save it again, from the run or the network" if is_older else "update gammabeta"
         raise InputError(f"{where} has format {found}, this version reads {FORMAT}: {what}")
     if hashlib.sha256(_with_sum(data, given, _ZEROS)).hexdigest() != given:
         raise InputError(f"{where} is damaged (its checksum differs): copy it or write it again")
@@ -205,10 +216,9 @@ def _unpack(tensors: Mapping[str, Tensor], about: dict[str, Any]) -> Delta:
             name: take(f"statistics/{key}", shape) for name, key, shape in index["statistics"]
         },
         frozen={name: (own, rounded) for name, own, rounded in index["frozen"]},
-        layers=index["layers"],
+        layers={name: dict(index["kinds"][kind]) for name, kind in index["layers"]},
         frozen_sha256=about["frozen_sha256"],
         frozen_rounded=about["frozen_rounded"],
-        architecture=about["architecture"],
         dtype=about["dtype"],
         network=about["network"],
         versions=about["versions"],

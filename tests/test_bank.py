@@ -428,7 +428,7 @@ def test_the_example_runs(capsys):
     path = Path(__file__).parents[1] / "examples" / "ten_tasks.py"
     runpy.run_path(str(path))["main"](steps=8)
     out = capsys.readouterr().out
-    assert "ten tasks in 82," in out
+    assert "ten tasks in 86," in out
     assert "2,000 questions, the same answers as one task at a time: True" in out
 
 

@@ -17,7 +17,7 @@ LEVELS = {
     "roles": 1, "sparse": 1, "statistics": 1.1, "subset": 1.2, "gammas": 1.2, "schedule": 1,
     "disk": 1, "locks": 1.1, "data": 1.1, "checkpoint": 1.1, "store": 1.2, "environment": 1,
     "processes": 1.1, "tensorfile": 1, "weights": 1.1, "groups": 1, "delta_file": 1.3,
-    "delta_check": 1.4, "models": 2, "delta": 2.1, "bank": 2.3, "bank_table": 2,
+    "delta_check": 1.4, "settings": 1.1, "models": 2, "delta": 2.1, "bank": 2.3, "bank_table": 2,
     "passes": 2, "lean": 2.2, "fused": 2.2, "compact": 2.2,
     "export": 2,
     "engine": 3,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gammabeta import Bank, InputError, select
+from gammabeta import Bank, InputError, load_delta, select
 from gammabeta.delta import make_delta
 
 transformers = pytest.importorskip("transformers")
@@ -99,6 +99,46 @@ def test_roles_of_parameters_outside_known_layers_are_named():
     assert {row.name for row in subset.table if row.role == "other"} == {
         "vit.embeddings.cls_token", "vit.embeddings.position_embeddings",
     }  # fmt: skip
+
+
+def llama_with(**options):
+    rope = {"rope_type": "default", "rope_theta": options.pop("theta", 10000.0)}
+    config = transformers.LlamaConfig(
+        **SMALL, **WORDS, num_key_value_heads=2, rope_parameters=rope, **options
+    )
+    return transformers.LlamaForSequenceClassification(config)
+
+
+def test_a_delta_fits_the_model_that_computes_the_same_and_no_other():
+    trained = llama_with()
+    subset = select(trained, "bn+output", statistics="frozen")
+    delta = make_delta(trained, subset)
+
+    def other(**options):
+        model = llama_with(**options)
+        model.load_state_dict(trained.state_dict())
+        return model
+
+    later = other(use_cache=False, attention_dropout=0.5, initializer_range=1.0)
+    later.config.id2label = {0: "cat", 1: "dog", 2: "bird"}
+    later.config.transformers_version = "99"
+    later.config.problem_type = "single_label_classification"
+    later.config.something_new = 5
+    later.train().model.gradient_checkpointing = True
+    later.eval()(**words(), labels=torch.tensor([0, 1, 2, 0]))
+    load_delta(later, delta)
+    load_delta(other().bfloat16(), delta)
+    for options, what in (
+        ({"theta": 100.0}, r"config.rope_parameters\[rope_theta\] 100.0 here and 10000.0"),
+        ({"hidden_act": "gelu"}, "config.hidden_act"),
+        ({"rms_norm_eps": 1e-3}, "config.rms_norm_eps 0.001 here"),
+    ):
+        with pytest.raises(InputError, match=f"another architecture: the network has {what}"):
+            load_delta(other(**options), delta)
+    unlike = other()
+    unlike.model.rotary_emb.inv_freq.mul_(1.01)
+    with pytest.raises(InputError, match=r"'model\.rotary_emb' has buffer inv_freq"):
+        load_delta(unlike, delta)
 
 
 def test_headless_and_tied_models_are_refused_with_the_candidates():
