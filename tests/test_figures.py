@@ -1,16 +1,19 @@
 """Figures of experiments: what stands at which place, and the files that are written of them."""
 
+import itertools
 import json
+import re
 
 import numpy as np
 import pytest
+from drawn import check_told
 from stores import write_point
 
 from gammabeta import RunSpec
 from gammabeta.errors import RunError
-from gammabeta.figures import NARROW, WIDE, drawings, figure_for, write_figures
-from gammabeta.figures.house import PUBLISHED
-from gammabeta.figures.looks import styles
+from gammabeta.figures import NARROW, WIDE, drawings, figure_for, svg_text, write, write_figures
+from gammabeta.figures.house import NAME_GAP, PUBLISHED, apart
+from gammabeta.figures.looks import dashes, styles
 from gammabeta.figures.series import batchnorm_values, series
 from gammabeta.paper import SCALES, experiments
 from gammabeta.paper.networks import model_row
@@ -140,6 +143,13 @@ def test_gammas_are_drawn_from_the_checkpoints(store):
     assert line[1][0] == 0.5  # one of two gammas is zero
 
 
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+@pytest.mark.parametrize("name", ["depth", "random", "count", "norm-init", "lr", "curves"])
+def test_a_figure_tells_all_that_is_drawn_in_it(store, name, width):
+    for drawing in drawings(view_of(store, name)):
+        check_told(drawing.draw(width))
+
+
 def test_nothing_is_drawn_of_nothing(store):
     empty = collect(experiments()["vgg"], list_runs(store), SCALES["paper"], "fp32")
     assert figure_for(empty) is None
@@ -154,7 +164,7 @@ def test_lines_of_an_experiment_look_different(store):
         assert len({(look.color, look.marker) for look in looks.values()}) == 10
 
 
-def test_files_are_written_with_the_numbers_behind_them(store, tmp_path):
+def test_files_are_written_with_the_numbers_behind_them(store, tmp_path, monkeypatch):
     view = view_of(store, "depth")
     folder = tmp_path / "new" / "figures"
     files = write_figures(view, folder)
@@ -164,8 +174,21 @@ def test_files_are_written_with_the_numbers_behind_them(store, tmp_path):
     told = json.loads((folder / "depth.json").read_text())
     assert told["points"][0]["mean"] == pytest.approx(0.48)
     assert told["points"][0]["published"] == pytest.approx(0.481)
+    (figure,) = told["figures"]
+    assert (figure["file"], figure["x"], figure["y"]) == (
+        "depth", "depth of the ResNet", "test accuracy"
+    )  # fmt: skip
+    assert figure["names"] == ["14", "32", "56", "110", "218", "434", "866"]
+    bn = {each["published"]: each for each in figure["series"] if each["label"] == "bn"}
+    assert bn[False]["x"] == [0, 1, 2, 3, 4, 5, 6]
+    assert bn[False]["y"] == [pytest.approx(0.48), None, 0.63, 0.69, None, None, None]
+    assert (bn[False]["low"][0], bn[False]["high"][0]) == (0.46, 0.5)
+    assert bn[False]["n"] == [3, 0, 1, 1, 0, 0, 0]
+    assert bn[True]["y"][0] == pytest.approx(0.481)
+    assert max(map(len, (folder / "depth.json").read_text().split("\n"))) < 200
     before = [file.read_bytes() for file in files]
     assert [file.read_bytes() for file in write_figures(view, folder)] == before
+    monkeypatch.setattr(write, "_pdf", lambda figure: b"")  # slow, and those of depth were made
     assert [file.name for file in write_figures(view_of(store, "gammas"), folder)][3::2] == [
         "gammas-small.svg", "gammas-layers.svg", "gammas-bands.svg"
     ]  # fmt: skip
@@ -190,6 +213,62 @@ def test_a_folder_that_cannot_be_made_is_one_line(store, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"could not write .*file"):
         write_figures(view_of(store, "depth"), tmp_path / "file" / "figures")
+
+
+@pytest.mark.parametrize(("name", "count"), [("depth", 6), ("random", 2), ("curves", 3)])
+def test_published_lines_have_dashes_of_their_own_and_a_name_at_their_end(store, name, count):
+    figure = figure_for(view_of(store, name))
+    told = {f"bn on {each.label}" if each.x is None and "bn on" not in each.label else each.label:
+            each for each in figure.series if each.published}  # fmt: skip
+    strokes = re.findall(rf'style="fill: none;([^"]*stroke: {PUBLISHED}[^"]*)"', svg_text(figure))
+    lines = {stroke for stroke in strokes if "stroke-width: 0.5" not in stroke}  # no leader
+    assert len(lines) == len(told) == count
+    names = {text.get_text(): text for text in figure.axes[0].texts}
+    assert set(names) == set(told)
+    for label, text in names.items():
+        assert text.xy[1] == told[label].y[-1]
+        assert told[label].x is None or 0 <= text.xy[0] - told[label].x[-1] <= 2  # epoch 158
+    places = {label: text.xyann[1] for label, text in names.items()}
+    for label, place in places.items():  # none is nearer to its line but those it makes room for
+        assert abs(place - told[label].y[-1]) < 2 * NAME_GAP
+        assert (place == told[label].y[-1]) or names[label].arrow_patch is not None
+    order = sorted(places, key=places.get)
+    assert order == sorted(told, key=lambda label: told[label].y[-1])
+    steps = [places[high] - places[low] for low, high in itertools.pairwise(order)]
+    assert min(steps) > NAME_GAP - 1e-9
+
+
+def test_names_move_apart_as_little_as_can_be():
+    assert apart([0.2, 0.5], 0.1) == [0.2, 0.5]
+    assert apart([0.5, 0.5], 0.1) == pytest.approx([0.45, 0.55])
+    assert apart([0.0, 0.0, 1.0], 0.1) == pytest.approx([0.0, 0.1, 1.0])
+    assert apart([1.0, 1.0], 0.1) == pytest.approx([0.9, 1.0])
+    draw = np.random.default_rng(0)
+    for _ in range(20):
+        values = np.sort(draw.random(6))
+        found = np.array(apart(list(values), 0.1))
+        assert np.diff(found).min() > 0.1 - 1e-9
+        assert found.min() > -1e-9
+        assert found.max() < 1 + 1e-9
+        best = ((found - values) ** 2).sum()
+        other = np.cumsum(draw.random((5000, 6)) * 0.02, axis=1)  # places as far apart, at random
+        other += found[:1] - 0.03 + 0.1 * np.arange(6)
+        fair = (other[:, 0] >= 0) & (other[:, -1] <= 1)
+        assert (((other - values) ** 2).sum(axis=1)[fair] > best - 1e-9).all()
+        near = found + 1e-3 * draw.standard_normal((5000, 6))  # and those nearby that may stand
+        fair = (
+            (np.diff(near).min(axis=1) >= 0.1) & (near.min(axis=1) >= 0) & (near.max(axis=1) <= 1)
+        )
+        assert (((near - values) ** 2).sum(axis=1)[fair] > best - 1e-9).all()
+
+
+def test_two_published_lines_of_one_look_differ():
+    subsets = ["output+shortcut", "bn, norm init ones_ones", "bn", "random:2"]
+    look = styles(subsets)
+    assert look[subsets[0]].line == look[subsets[1]].line
+    found = dashes(look)
+    assert len(set(found.values())) == 4
+    assert found["bn"] == look["bn"].line
 
 
 def test_published_curves_are_told_apart(store):

@@ -1,12 +1,20 @@
 """Figures, sentences and columns of what was measured on finished runs, from probe files."""
 
+import json
+
 import numpy as np
 import pytest
+from drawn import check_told
 from stores import write_point, write_probe
 
 from gammabeta import RunSpec
-from gammabeta.figures import WIDE, drawings
-from gammabeta.figures.measured import clamped, pools_by_network, quiet
+from gammabeta.analysis import Spread
+from gammabeta.figures import NARROW, WIDE, drawings, write, write_figures
+from gammabeta.figures.distributions import band_figure
+from gammabeta.figures.lines import Line, over_names
+from gammabeta.figures.looks import styles
+from gammabeta.figures.measured import Bands, clamped, pools_by_network, quiet
+from gammabeta.figures.probes import layer_figure
 from gammabeta.paper import experiments
 from gammabeta.paper.points import views
 from gammabeta.report.answers import answer
@@ -78,7 +86,9 @@ def test_clamping_is_drawn_beside_random_clamping(store):
     figure = drawing.draw(WIDE)
     lines = lines_of(figure)
     assert list(lines["bn, small gammas (n = 2)"]) == pytest.approx([0.51, 0.5, 0.2])
-    assert list(lines["bn, as many random ones (n = 2)"]) == pytest.approx([0.5, 0.2, 0.1])
+    assert list(lines["bn, as many random ones (n = 2, 2 draws each)"]) == pytest.approx(
+        [0.5, 0.2, 0.1]
+    )
     assert list(lines["all, small gammas (n = 1)"]) == pytest.approx([0.9, 0.9, 0.8])
     ticks = [text.get_text() for text in figure.axes[0].get_xticklabels()]
     assert ticks == ["0", "0.01", "0.1"]
@@ -116,6 +126,26 @@ def test_captions_say_how_many_images_a_probe_saw(store, tmp_path):
     )
 
 
+def test_captions_say_what_is_drawn_and_what_the_bands_are(store, tmp_path):
+    clamp = caption(view_of(store, "clamp"), "")
+    assert "was drawn 2 times in each run. Lines are means over n runs, and over the draws" in clamp
+    layers = caption(view_of(store, "activity"), "")
+    assert "features that are off, that is zero, on more than 99 % of their inputs" in layers
+    assert "Lines are means over n runs, bands" in layers
+    assert "Lines are means over n runs, bands" in caption(view_of(store, "gammas"), "layers")
+    run = write_point(tmp_path, RunSpec(), 0.48, gammas=(1.0,))
+    write_probe(run, "clamp", clamp_probe([0.5, 0.5, 0.2], [[0.5] * 3, [0.1] * 3, [0.1] * 3]), 9)
+    write_probe(run, "activity", activity_probe((200, 0, 0, 0)), 9)
+    clamp = caption(view_of(tmp_path, "clamp"), "")
+    assert "drawn 3 times in each run: their line is the mean over the draws, their band" in clamp
+    assert "One run of each subset, so no spread between runs is known." in clamp
+    assert "means over n runs" not in clamp
+    for name, key in (("activity", ""), ("gammas", "layers")):
+        alone = caption(view_of(tmp_path, name), key)
+        assert "One run of each subset, so no spread is known." in alone
+        assert "bands" not in alone
+
+
 def test_features_that_are_off_are_told_by_layer(store):
     view = view_of(store, "activity")
     drawing, histogram = drawings(view)
@@ -141,6 +171,72 @@ def test_gammas_come_from_the_probe_or_else_from_the_checkpoint(store):
     assert found["beta"].draw(WIDE).axes[0].get_xlabel() == "beta after training"
     assert "4 under bn" in caption(view, "beta")
     assert "layer by layer" in caption(view, "layers")
+
+
+@pytest.mark.parametrize("name", ["gammas", "clamp", "activity"])
+def test_a_figure_tells_all_that_is_drawn_in_it(store, name):
+    for drawing in drawings(view_of(store, name)):
+        check_told(drawing.draw(NARROW))
+
+
+def test_files_hold_what_was_measured(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(write, "_pdf", lambda figure: b"")  # slow, and not what this is about
+    monkeypatch.setattr(write, "svg_text", lambda figure: "")
+    told = {}
+    for name in ("gammas", "clamp", "activity"):
+        (path, *_) = write_figures(view_of(store, name), tmp_path)
+        for figure in json.loads(path.read_text())["figures"]:
+            told[figure["file"]] = {each["label"]: each for each in figure["series"]}
+    small, random = (
+        told["clamp"][f"bn, {kind}"] for kind in ("small gammas", "as many random ones")
+    )
+    assert small["n"] == 2
+    assert small["y"] == pytest.approx([0.51, 0.5, 0.2])
+    assert small["high"] == pytest.approx([0.52, 0.51, 0.2])
+    assert (random["low"], random["high"]) == ([0.5, 0.1, 0.1], [0.5, 0.3, 0.1])
+    assert random["share"] == [0.0, 0.25, 0.5]
+    assert random["draws"] == 2
+    assert told["activity"]["bn"]["y"] == pytest.approx([0.5, 0.125])
+    assert told["activity"]["bn"]["x"] == [1, 2]
+    off = told["activity-histogram"]["bn"]
+    assert len(off["x"]) == len(off["y"]) + 1 == 21
+    assert off["y"][-1] == pytest.approx(5 / 16)  # 200, 199 and 200 of 200
+    assert told["gammas-small"]["bn"]["y"][80] == 0.75  # six of eight below 0.01
+    assert told["gammas-bands"]["bn"]["y"] == pytest.approx([0.25, 0.0015])
+    assert told["gammas-bands"]["bn"]["quantile_75"] == pytest.approx([0.5, 0.002])
+    density = told["gammas"]["all"]
+    assert np.sum(np.diff(density["x"]) * density["y"]) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("highest", "top"), [(0.0, 0.01), (0.051, 0.1), (0.99, 1), (1.0, 1)])
+def test_an_axis_of_shares_ends_above_the_highest(highest, top):
+    look = styles(["bn"])
+    line = Line("bn", look["bn"], (0.0,), (Spread(highest / 2, 0, highest, 2),), (None,))
+    by_layer = {"bn": np.array([[0.0], [highest]])}
+    for figure in (
+        over_names([line], ["14"], "depth", is_accuracy=False),
+        layer_figure(by_layer, look, title="", axis=""),
+    ):
+        assert figure.axes[0].get_ylim() == (0, top)
+        ticks = [each.get_text() for each in figure.axes[0].get_yticklabels()]
+        assert (ticks[0], ticks[-1]) == ("0 %", f"{100 * top:g} %")
+    assert over_names([line], ["14"], "depth").axes[0].get_ylim() == (0, 1)  # as accuracies are
+
+
+@pytest.mark.parametrize("count", [1, 2, 14, 110, 866])
+def test_layers_begin_at_one(count):
+    values = np.full((1, count), 0.1)
+    bands = {"bn": Bands(np.repeat(values, 5, axis=0), 1)}
+    for figure in (
+        layer_figure({"bn": values}, styles(["bn"]), title="", axis=""),
+        band_figure(bands, styles(["bn"]), name="gamma", axis=""),
+    ):
+        ticks = figure.axes[0].get_xticks()
+        assert ticks[0] == 1
+        assert len(ticks) <= 12
+        assert ticks[-1] <= count
+        first, last = figure.axes[0].get_xlim()
+        assert first < 1 <= count < last
 
 
 def test_without_probes_there_is_no_answer(store, tmp_path):

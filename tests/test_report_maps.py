@@ -12,13 +12,14 @@ from stores import write_point, write_probe
 from test_report import Page, plain
 
 import gammabeta
-from gammabeta.figures import NARROW, WIDE, drawings, inline_svg, write_figures
+from gammabeta.figures import NARROW, WIDE, drawings, inline_svg, write, write_figures
 from gammabeta.figures.maps import maps_figure, mosaic
 from gammabeta.paper import SCALES, experiments
 from gammabeta.paper.networks import is_rounded, network_rows, printed_value
 from gammabeta.paper.points import collect
 from gammabeta.paper.report import report_runs
 from gammabeta.probe import analyze
+from gammabeta.probe.pack import unpack
 from gammabeta.probe.read import feature_maps
 from gammabeta.report import report_html
 from gammabeta.store import list_runs
@@ -47,27 +48,44 @@ def view_of(run):
     return collect(report, [run], SCALES["paper"], "fp32")
 
 
-def test_the_figure_shows_the_maps_of_the_run(run, tmp_path):
+def test_the_figure_shows_the_maps_of_the_run(run, tmp_path, monkeypatch):
     view = view_of(run)
     layers = feature_maps(run)
     assert [layer.place for layer in layers] == [1, 4, 10]
     figure = maps_figure({"bn": layers})
-    pictures = [axes.images[0].get_array() for axes in figure.axes]
-    assert np.array_equal(pictures[0][:, :, :3], layers[0].images[0])
-    for layer, picture in zip(layers, pictures[2:], strict=True):
-        side = layer.maps.shape[2]
-        step = side + max(1, side // 16)  # with the line between two of them
-        sixth = picture[step : step + side, step : step + side, 0]  # second row, second column
-        exact = layer.maps[0, 5]
-        low, high = exact.min(), exact.max()
-        assert np.abs(low + sixth / 255.0 * (high - low) - exact).max() <= (high - low) / 500
+    pictures = [axes.images[0].get_array() for axes in figure.axes if axes.images]
+    images, filters = [pictures[:4], pictures[4:8]], pictures[8:]
+    for number, (image, *maps) in enumerate(images):
+        assert np.array_equal(image[:, :, :3], layers[0].images[number])
+        for layer, picture in zip(layers, maps, strict=True):
+            side = layer.maps.shape[2]
+            step = side + max(1, side // 16)  # with the line between two of them
+            fifth = picture[step : step + side, step : step + side, 0]  # second row, second column
+            exact = layer.maps[number, 4]
+            low, high = exact.min(), exact.max()
+            assert np.abs(low + fifth / 255.0 * (high - low) - exact).max() <= (high - low) / 500
+    assert not np.array_equal(images[0][0], images[1][0])
+    assert [picture.shape for picture in filters] == [(15, 15, 4), (31, 31, 4), (63, 63, 4)]
+    second = filters[2][4:7, 8:11, 0]  # of the tenth convolution: its second filter, third input
+    kernel = layers[2].filters[1, :16]
+    low, high = kernel.min(), kernel.max()
+    assert np.abs(low + second / 255.0 * (high - low) - kernel[2]).max() <= (high - low) / 500
     for width in (WIDE, NARROW):
         text = inline_svg(drawings(view)[0].draw(width), "maps", "Feature maps")
-        assert len(re.findall(r"data:image/png;base64", text)) == 5
-        assert len(text) < 150_000  # of one subset, so two stay below 300 kB
-    files = {path.name for path in write_figures(view, tmp_path)}
-    assert {path.rpartition(".")[2] for path in files} == {"json", "svg", "pdf"}
-    assert {path.partition("-")[0] for path in files} == {"report"}
+        assert len(re.findall(r"data:image/png;base64", text)) == 11
+        assert len(text) < 200_000  # of one subset, so two stay below 400 kB
+    monkeypatch.setattr(write, "_pdf", lambda figure: b"")
+    files = {path.name.partition(".")[2]: path for path in write_figures(view, tmp_path)}
+    assert set(files) == {"json", "svg", "pdf"}
+    (told,) = json.loads(files["json"].read_text())["figures"]
+    assert [each["title"] for each in told["pictures"]][-4:] == [
+        "convolution 10", "filters of 1", "filters of 4", "filters of 10",
+    ]  # fmt: skip
+    for each, drawn in zip(told["pictures"], pictures, strict=True):
+        assert np.array_equal(unpack(each), drawn)
+    fifth = layers[0].maps[1, 4]
+    ends = [told["pictures"][5][end][4] for end in ("low", "high")]
+    assert ends == pytest.approx([fifth.min(), fifth.max()], rel=1e-5)
 
 
 def test_a_mosaic_leaves_out_what_is_not_there():
@@ -100,7 +118,7 @@ def test_the_page_tells_of_the_report_once_with_its_maps(run, tmp_path):
     page = Page(text)
     assert len(page.ids) == len(set(page.ids))
     assert "report-paper-fp32-cifar10-maps" in page.ids
-    assert text.count("<image") == 2 * 5  # for a laptop and for a phone
+    assert text.count("<image") == 2 * 11  # for a laptop and for a phone
     assert "bn in batches of 1,024, right on 43.0" in text
     # networks come with the experiments
     row = re.search(

@@ -2,7 +2,8 @@
 
 Pure functions: no pyplot, no global state, no files; the same numbers give the same SVG. A subset
 has one colour and one line style, on every page, so print and colour-blind readers lose nothing.
-An accuracy axis runs from 0 to 100 % always: a cut axis would flatter the difference. What was
+An accuracy axis runs from 0 to 100 % always: a cut axis would flatter the difference. Other
+shares, where a few percent are much, begin at 0 and end above the highest. What was
 published is a thin grey line beside ours.
 """
 

@@ -4,15 +4,16 @@ features are off."""
 from collections.abc import Mapping
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from gammabeta.figures.chart import Chart, Series
 from gammabeta.figures.house import (
     INK,
     NARROW,
     WIDE,
     house_style,
     label_of,
+    layer_axis,
     legend_above,
     new_figure,
     new_panels,
@@ -27,7 +28,7 @@ _OFF_BINS = 20  # of 5 % each
 def band_figure(
     bands: Mapping[str, Bands], look: Mapping[str, Style], *, name: str, axis: str,
     width: float = WIDE,
-) -> Figure:  # fmt: skip
+) -> Chart:  # fmt: skip
     """The distribution of gamma or beta (`name`) over the layers, a panel a subset on one scale:
     the median, a dark band from the 25th to the 75th percentile, a light one from the 5th to the
     95th. The points of neighbouring layers are joined for the eye alone."""
@@ -38,13 +39,15 @@ def band_figure(
             places = np.arange(1, values.shape[1] + 1)
             lowest, low, middle, high, highest = values
             axes.axhline(0, color=INK, linewidth=0.8)
-            axes.fill_between(places, lowest, highest, color=color, alpha=0.18, linewidth=0)
+            quartiles = {"quantile_25": low, "quantile_75": high}
             axes.fill_between(places, low, high, color=color, alpha=0.4, linewidth=0)
             few = values.shape[1] <= 60  # points of a deep network would hide its line
-            axes.plot(places, middle, line, color=color, linewidth=1.6, markersize=4,
-                      marker=look[trainable].marker if few else "")  # fmt: skip
+            # low and high are the 5th and 95th percentile
+            told = Series(trainable, places, middle, lowest, highest, n, more=quartiles)
+            figure.curve(axes, told, color=color, band=0.18, linestyle=line, linewidth=1.6,
+                         markersize=4, marker=look[trainable].marker if few else "")  # fmt: skip
             title_above(axes, f"{name}, {label_of(trainable, f'n = {n}')}")
-            axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+            layer_axis(axes, max(each.shape[1] for each, _ in bands.values()))
             axes.yaxis.set_major_locator(MaxNLocator(6))
             if axes is panels[0]:
                 axes.plot([], [], color=INK, label="median")
@@ -52,23 +55,23 @@ def band_figure(
                     axes.fill_between([], [], [], color=INK, alpha=alpha, linewidth=0, label=part)
             if axes.get_subplotspec().is_last_row():  # type: ignore[union-attr]
                 axes.set_xlabel(axis)
+        figure.about["y"] = f"{name}: median, low and high: 5 and 95 %"
         legend_above(figure, width)
         return figure
 
 
 def off_histogram(
     shares: Mapping[str, OffShares], look: Mapping[str, Style], *, width: float = WIDE
-) -> Figure:
+) -> Chart:
     """Which share of the features is off on how many of its inputs, in bins of 5 %."""
     with house_style():
         figure, axes = new_figure(width, 3.3)
         edges = np.linspace(0, 1, _OFF_BINS + 1)
         for trainable, (values, n) in shares.items():
             color, line = look[trainable]
-            parts = off_parts(values)
-            axes.stairs(parts, edges, fill=True, color=color, alpha=0.16)
             label = label_of(trainable, f"n = {n}")
-            axes.stairs(parts, edges, color=color, linestyle=line, linewidth=1.6, label=label)
+            told = Series(trainable, edges, off_parts(values), n=n)
+            figure.steps(axes, told, color=color, line=line, label=label)
         percents = FuncFormatter(lambda value, _: f"{100 * value:.0f} %")
         axes.set_xlim(0, 1)
         axes.set_xticks(np.linspace(0, 1, 6))

@@ -4,10 +4,9 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from matplotlib.figure import Figure
-
 from gammabeta.analysis import Spread
 from gammabeta.curves import curves
+from gammabeta.figures.chart import Chart
 from gammabeta.figures.house import WIDE
 from gammabeta.figures.lines import Line, over_names, over_numbers
 from gammabeta.figures.looks import Style, numbered, styles
@@ -28,7 +27,7 @@ class Drawing:
 
     key: str
     title: str
-    draw: Callable[[float], Figure]
+    draw: Callable[[float], Chart]
 
 
 def drawings(view: View) -> list[Drawing]:
@@ -48,13 +47,13 @@ def drawings(view: View) -> list[Drawing]:
     return found
 
 
-def figure_for(view: View, width: float = WIDE) -> Figure | None:
+def figure_for(view: View, width: float = WIDE) -> Chart | None:
     """The first figure of an experiment; None where there is nothing to draw."""
     found = drawings(view)
     return found[0].draw(width) if found else None
 
 
-def _lines(view: View, quantity: str, width: float) -> Figure:
+def _lines(view: View, quantity: str, width: float) -> Chart:
     axis = view.experiment.axis
     found = series(view)
     look = styles(found) if are_subsets(view) else numbered(found)
@@ -131,7 +130,7 @@ def _curves(view: View) -> list[Drawing]:
     published = PUBLISHED_CURVES if whole else {}
     look = styles({*(curve.trainable for curve in found), *published})
 
-    def draw(width: float) -> Figure:
+    def draw(width: float) -> Chart:
         return learning_curves(
             found, look, chance=chance_of(view), width=width,
             published=published,

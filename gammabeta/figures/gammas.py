@@ -4,10 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from gammabeta.curves import GammaPool
+from gammabeta.figures.chart import Chart, Series
 from gammabeta.figures.house import (
     INK,
     WIDE,
@@ -27,7 +27,7 @@ _BINS = 81  # odd, so that zero is the middle of a bin and a peak there is not s
 def gamma_histogram(
     pools: Sequence[GammaPool], look: Mapping[str, Style], *, width: float = WIDE,
     name: str = "gamma",
-) -> Figure:  # fmt: skip
+) -> Chart:  # fmt: skip
     """Density of gamma for each subset, all over the same bins, each with an area of 1. name: what
     the values are."""
     with house_style():
@@ -36,9 +36,9 @@ def gamma_histogram(
         for pool in pools:
             color, line = look[pool.trainable]
             density, _ = np.histogram(pool.values, bins=edges, density=True)
-            axes.stairs(density, edges, fill=True, color=color, alpha=0.16)
             label = label_of(pool.trainable, f"n = {pool.n}")
-            axes.stairs(density, edges, color=color, linestyle=line, linewidth=1.6, label=label)
+            told = Series(pool.trainable, edges, density, n=pool.n)
+            figure.steps(axes, told, color=color, line=line, label=label)
         axes.set_xlim(edges[0], edges[-1])
         axes.set_ylim(bottom=0)
         axes.xaxis.set_major_locator(MaxNLocator(6))
@@ -51,7 +51,7 @@ def gamma_histogram(
 
 def small_gamma_shares(
     pools: Sequence[GammaPool], look: Mapping[str, Style], *, width: float = WIDE
-) -> Figure:
+) -> Chart:
     """Share of gammas with |gamma| < t over t from 0.0001 to 1 (log axis), 0.01 marked."""
     with house_style():
         figure, axes = new_figure(width, 3.3)
@@ -63,7 +63,8 @@ def small_gamma_shares(
             color, line = look[pool.trainable]
             shares = [small_share(pool.values, float(each)) for each in thresholds]
             label = label_of(pool.trainable, f"n = {pool.n}")
-            axes.plot(thresholds, shares, line, color=color, label=label)
+            told = Series(pool.trainable, thresholds, shares, n=pool.n)
+            figure.curve(axes, told, color=color, linestyle=line, label=label)
         axes.set_xlim(1e-4, 1)
         axes.set_xticks([1e-4, 1e-3, 1e-2, 1e-1, 1], ["0.0001", "0.001", "0.01", "0.1", "1"])
         axes.xaxis.set_minor_locator(NullLocator())

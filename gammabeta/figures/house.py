@@ -3,18 +3,22 @@
 import contextlib
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
+from matplotlib.transforms import offset_copy
+
+from gammabeta.figures.chart import Chart, Series
 
 WIDE, NARROW = 7.8, 3.7  # inches, for a page of 900 px and for a phone: no one size serves both
 INK, GRID = "#6b7280", "#b9bfca"  # mid-tones, readable on white and on black
 PUBLISHED = "#727680"  # of the published line and its name: 4.5 to 1 on white and on black
-NAME_GAP = 0.042  # of the accuracy axis: between the names of two published lines
+_TOPS = {0.01: 5, 0.02: 4, 0.05: 5, 0.1: 5, 0.2: 4, 0.4: 4, 0.6: 3, 0.8: 4, 1.0: 5}  # and steps
+NAME_GAP = 0.045  # of the accuracy axis: between the names of two published lines
 NAME_WIDE, NAME_NARROW, NAME_LEGEND = 30, 16, 40  # characters a line, for the name of a subset
 
 
@@ -39,16 +43,16 @@ def house_style() -> Iterator[None]:
         yield
 
 
-def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
+def new_figure(width: float, height: float) -> tuple[Chart, Axes]:
     figure, (axes,) = new_panels(width, height, 1)
     return figure, axes
 
 
-def new_panels(width: float, height: float, count: int) -> tuple[Figure, list[Axes]]:
+def new_panels(width: float, height: float, count: int) -> tuple[Chart, list[Axes]]:
     """`count` axes that share both scales: side by side, on a phone one below the other. height:
     of one row of them, in inches."""
     shape = (count, 1) if width <= NARROW else (1, count)
-    figure = Figure(figsize=(width, height * shape[0]), layout="constrained")
+    figure = Chart(figsize=(width, height * shape[0]), layout="constrained")
     panels = list(figure.subplots(*shape, sharex=True, sharey=True, squeeze=False).flat)
     for axes in panels:
         axes.spines[["top", "right", "left"]].set_visible(False)
@@ -70,6 +74,25 @@ def accuracy_axis(axes: Axes, chance: float | None, *, vertical: bool) -> None:
     if chance is not None:
         line = axes.axhline if vertical else axes.axvline
         line(chance, color=INK, linewidth=1, linestyle=(0, (1, 2)))
+        if isinstance(axes.figure, Chart):
+            axes.figure.series.append(Series("guessing", None, [chance]))
+
+
+def share_axis(axes: Axes, highest: float) -> None:
+    """A share that is no accuracy: from 0 to a round number above `highest`, at most 100 %, so that
+    shares of a few percent can be told apart."""
+    top, steps = next(each for each in _TOPS.items() if each[0] >= min(1, 1.05 * highest))
+    axes.set_ylim(0, top)
+    axes.yaxis.set_ticks(np.linspace(0, top, steps + 1))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
+
+
+def layer_axis(axes: Axes, count: int) -> None:
+    """Layers 1 to `count`: there is none at 0."""
+    room = max(0.4, 0.02 * count)
+    axes.set_xlim(1 - room, count + room)
+    step = next(each for each in (1, 2, 5, 10, 20, 50, 100, 200, 500) if count <= 11 * each)
+    axes.set_xticks([1, *range(max(2, step), count + 1, step)])
 
 
 def fold(name: str, width: int) -> str:
@@ -137,15 +160,34 @@ def legend_above(figure: Figure, width: float) -> None:
 
 
 def name_ends(axes: Axes, ends: Mapping[str, tuple[float, float]]) -> None:
-    """The name of each published line beside its last point (x, accuracy), moved up where
-    two would overlap."""
-    last = max(x for x, _ in ends.values())
-    place = -1.0
-    for name, (x, y) in sorted(ends.items(), key=lambda each: each[1][1]):
-        if x != last:
-            continue
-        place = max(y, place + NAME_GAP)
-        axes.annotate(
-            name, (x, place), xytext=(7, 0), textcoords="offset points", va="center",
-            fontsize=8, color=PUBLISHED, annotation_clip=False,
-        )  # fmt: skip
+    """The name of each published line beside its last point (x, accuracy); where two would overlap
+    they move apart, up and down, and thin lines lead to them."""
+    figure = axes.get_figure(root=True)
+    for last in dict.fromkeys(x for x, _ in ends.values()):
+        here = sorted((y, name) for name, (x, y) in ends.items() if x == last)
+        places = apart([y for y, _ in here], NAME_GAP)
+        moved = any(abs(place - y) > 1e-9 for place, (y, _) in zip(places, here, strict=True))
+        beside = offset_copy(axes.transData, figure, x=18 if moved else 7, units="points")
+        leader = {"arrowstyle": "-", "color": PUBLISHED, "linewidth": 0.5, "shrinkA": 1,
+                  "shrinkB": 2, "relpos": (0, 0.5)}  # fmt: skip
+        for place, (y, name) in zip(places, here, strict=True):
+            axes.annotate(
+                name, (last, y), xytext=(last, place), textcoords=beside, va="center", fontsize=8,
+                color=PUBLISHED, arrowprops=leader if moved else None, annotation_clip=False,
+            )  # fmt: skip
+
+
+def apart(values: Sequence[float], gap: float) -> list[float]:
+    """Ascending places in 0..1, at least `gap` from each other, as near to the ascending values as
+    can be: their squared distances have the least sum there is."""
+    # Less the gaps below it, a place may not fall: those that would share their mean.
+    groups: list[tuple[float, int]] = []
+    for number, value in enumerate(values):
+        mean, count = value - number * gap, 1
+        while groups and groups[-1][0] > mean:
+            other, size = groups.pop()
+            mean, count = (mean * count + other * size) / (count + size), count + size
+        groups.append((mean, count))
+    most = 1 - (len(values) - 1) * gap
+    flat = [min(max(mean, 0.0), most) for mean, count in groups for _ in range(count)]
+    return [place + number * gap for number, place in enumerate(flat)]

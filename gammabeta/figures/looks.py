@@ -2,13 +2,18 @@
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 # Okabe and Ito's six, each moved in lightness until it has a contrast of at least 3 to both pages,
 # the light and the dark, and still as far from the others as theirs are, for colour-blind eyes too.
 COLORS = ("#2B62B5", "#BD2B0B", "#1A9070", "#CC79A7", "#E27700", "#0097F3")
 LINES = ("-", "--", ":", "-.")
+Dash = str | tuple[float, tuple[float, ...]]  # as matplotlib takes it
+_MORE: tuple[Dash, ...] = (
+    (0, (8, 3)), (0, (1, 4)), (0, (3, 1, 1, 1, 1, 1)), (0, (10, 2, 2, 2)), (0, (5, 5)), (0, (2, 1)),
+    (0, (12, 4)), (0, (6, 2, 1, 2, 1, 2, 1, 2)),
+)  # fmt: skip
 LOOKS = len(COLORS) * len(LINES)  # subsets that a page can tell apart
 MARKERS = {"-": "o", "--": "s", ":": "^", "-.": "D"}  # a point has no dashes: its shape tells
 # Looks by number, see _style. What is often close in accuracy differs in colour; none, always at
@@ -66,6 +71,16 @@ def styles(trainables: Iterable[str]) -> dict[str, Style]:
 def numbered(names: Iterable[str]) -> dict[str, Style]:
     """One look for each name, by its place: for lines that are no subsets, such as networks."""
     return {name: _style(place % LOOKS) for place, name in enumerate(names)}
+
+
+def dashes(look: Mapping[str, Style]) -> dict[str, Dash]:
+    """The dashes of the published lines of a figure, which all have one colour, so no two have the
+    same: those of their subset, or where another line has these, the next that are free."""
+    found: dict[str, Dash] = {}
+    for name, style in look.items():
+        free = [each for each in (style.line, *LINES, *_MORE) if each not in found.values()]
+        found[name] = free[0] if free else style.line
+    return found
 
 
 def _home(name: str) -> int:

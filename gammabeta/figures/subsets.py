@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from gammabeta.analysis import GroupRow, counted, in_percent
 from gammabeta.curves import Curve
+from gammabeta.figures.chart import Chart, Series
 from gammabeta.figures.house import (
     NAME_NARROW,
     NAME_WIDE,
@@ -23,7 +23,7 @@ from gammabeta.figures.house import (
     new_figure,
     title_above,
 )
-from gammabeta.figures.looks import Style
+from gammabeta.figures.looks import Style, dashes
 
 
 def learning_curves(
@@ -33,7 +33,7 @@ def learning_curves(
     chance: float | None = None,
     width: float = WIDE,
     published: Mapping[str, Mapping[int, float]] | None = None,
-) -> Figure:
+) -> Chart:
     """Test accuracy over epochs: a line a subset (the mean), a band from lowest to highest seed.
 
     look: of the published subsets too. published: subset -> {epoch: accuracy}, thin and grey, each
@@ -48,19 +48,21 @@ def learning_curves(
             note = f"n = {curve.n}{'' if curve.finished else ', unfinished'}"
             label = label_of(curve.trainable, note)
             lone = "o" if len(curve.epochs) == 1 else ""
-            axes.plot(curve.epochs, curve.mean, line, color=color, marker=lone, label=label)
-            if curve.n > 1:
-                axes.fill_between(
-                    curve.epochs, curve.low, curve.high, color=color, alpha=0.2, linewidth=0
-                )
+            several = curve.n > 1
+            told = Series(curve.trainable, curve.epochs, curve.mean, curve.low if several else None,
+                          curve.high if several else None, curve.n)  # fmt: skip
+            figure.curve(axes, told, color=color, band=0.2, linestyle=line, marker=lone,
+                         label=label)  # fmt: skip
         ours = {curve.trainable for curve in curves}
         grey = {
             name: points
             for name, points in (published or {}).items()
             if width > NARROW or name in ours
         }
+        lines = dashes({name: look[name] for name in grey})
         for name, points in grey.items():
-            axes.plot([*points], [*points.values()], look[name].line, color=PUBLISHED, lw=1)
+            told = Series(name, [*points], [*points.values()], published=True)
+            figure.curve(axes, told, color=PUBLISHED, linestyle=lines[name], linewidth=1)
         if grey:
             axes.plot([], [], color=PUBLISHED, lw=1, label="published")
         last = max((int(curve.epochs[-1]) for curve in curves), default=1)
@@ -83,7 +85,7 @@ def accuracy_bars(
     *,
     chance: float | None = None,
     width: float = WIDE,
-) -> Figure:
+) -> Chart:
     """Test accuracy by subset, the smallest subset on top; whiskers from lowest to highest seed."""
     shown = [group for group in groups if group.test_accuracy]
     with house_style():

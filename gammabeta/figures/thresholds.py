@@ -4,10 +4,9 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from gammabeta.analysis import Spread
 from gammabeta.curves import GammaPool
+from gammabeta.figures.chart import Chart
 from gammabeta.figures.distributions import band_figure, off_histogram
 from gammabeta.figures.gammas import gamma_histogram, small_gamma_shares
 from gammabeta.figures.lines import Line, over_names
@@ -29,7 +28,7 @@ from gammabeta.figures.series import network_ticks
 from gammabeta.names import readable
 from gammabeta.paper.points import Point, View
 
-Draw = Callable[[float], Figure]
+Draw = Callable[[float], Chart]
 _LAYERS = "layer, in the order of the network"
 _SMALL = "share of gammas with |gamma| < 0.01"
 _OFF = "share of features off on more than 99 % of their inputs"
@@ -72,8 +71,8 @@ def _over_depth(view: View) -> list[tuple[str, str, Draw]]:
         for subset, row in found.items()
     ]
 
-    def draw(width: float) -> Figure:
-        return over_names(lines, ticks, axis, title=title, width=width)
+    def draw(width: float) -> Chart:
+        return over_names(lines, ticks, axis, title=title, width=width, is_accuracy=False)
 
     kind = "Small gammas" if name == "gammas" else "Features that are off"
     return [("depth", f"{kind}, network by network", draw)]
@@ -116,7 +115,7 @@ def _clamp(view: View, model: str, chance: float | None) -> list[tuple[str, str,
         return []
     look = styles(curves)
 
-    def draw(width: float) -> Figure:
+    def draw(width: float) -> Chart:
         return clamp_figure(curves, look, chance=chance, width=width)
 
     return [("", "Accuracy without small gammas", draw)]
@@ -130,7 +129,7 @@ def _activity(view: View, model: str, chance: float | None) -> list[tuple[str, s
     points = by_network(view.done)[model]
     shares = {p.spec.trainable: each for p in points if (each := off_shares(p))}
 
-    def histogram(width: float) -> Figure:
+    def histogram(width: float) -> Chart:
         return off_histogram(shares, look, width=width)
 
     draw = functools.partial(_of_layers, layers, look, _OFF)
@@ -148,16 +147,16 @@ def _by_layer(
 
 
 def _of_pools(
-    draw: Callable[..., Figure], pools: Sequence[GammaPool], look: dict[str, Style], width: float
-) -> Figure:
+    draw: Callable[..., Chart], pools: Sequence[GammaPool], look: dict[str, Style], width: float
+) -> Chart:
     return draw(pools, look, width=width)
 
 
-def _of_bands(bands: dict[str, Any], look: dict[str, Style], name: str, width: float) -> Figure:
+def _of_bands(bands: dict[str, Any], look: dict[str, Style], name: str, width: float) -> Chart:
     return band_figure(bands, look, name=name, axis=_LAYERS, width=width)
 
 
 def _of_layers(
     layers: dict[str, Any], look: dict[str, Style], title: str, width: float
-) -> Figure:  # fmt: skip
+) -> Chart:  # fmt: skip
     return layer_figure(layers, look, title=title, axis=_LAYERS, width=width)

@@ -2,7 +2,9 @@
 
 import io
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -17,9 +19,13 @@ from gammabeta.paper.points import STAND_INS, View, from_jpeg, other_data, other
 
 
 def write_figures(view: View, folder: Path) -> list[Path]:
-    """STEM.json (a row a point, accuracies in 0..1; of the table of networks, a row a network) and,
-    for each figure, STEM.svg and STEM.pdf, or STEM-KEY.svg and .pdf from the second one on; the
-    folder is made. Returns what was written.
+    """STEM.json and, for each figure, STEM.svg and STEM.pdf, or STEM-KEY.svg and .pdf from the
+    second one on; the folder is made. Returns what was written.
+
+    STEM.json holds the points, a row each, accuracies in 0..1 (of the table of networks, a row a
+    network), and under "figures" what each figure shows (`Chart.numbers`): {file, title, x, y,
+    series}, a series being what `Series` says: label, x, y, low, high, n. Feature maps are
+    {subset, title, low, high, shape, uint8} under "pictures".
 
     STEM is the experiment's name and what is not as published: depth-short-bf16,
     depth-smoke-digits, or, where the runs saw another set of pictures than ImageNet,
@@ -45,14 +51,17 @@ def write_figures(view: View, folder: Path) -> list[Path]:
     note = ", ".join(
         filter(None, [changes(view), "the start of published ones_ones is recalled" * recalled])
     )
-    files = {f"{name}.json": (json.dumps(told, indent=1) + "\n").encode()}
+    files: dict[str, bytes] = {f"{name}.json": b""}
+    shown = []
     for drawing in drawings(view):
         stem = f"{name}-{drawing.key}" if drawing.key else name
         figure = drawing.draw(WIDE)
+        shown.append({"file": stem, "title": drawing.title} | figure.numbers())
         if note:
             figure.supxlabel(note, x=0.01, ha="left", fontsize=8, color=INK)
         files[f"{stem}.svg"] = svg_text(figure).encode()
         files[f"{stem}.pdf"] = _pdf(figure)
+    files[f"{name}.json"] = _json(told | ({"figures": shown} if shown else {}))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for file, content in files.items():
@@ -60,6 +69,16 @@ def write_figures(view: View, folder: Path) -> list[Path]:
     except OSError as error:
         raise RunError(f"could not write {folder} ({error.strerror or error})") from error
     return [folder / file for file in files]
+
+
+def _json(told: dict[str, Any]) -> bytes:
+    """A line for each list of numbers: curves of a hundred values each stay readable."""
+    text = json.dumps(told, indent=1)
+    return (re.sub(r"\[[^\[\]{}\"]*\]", _one_line, text) + "\n").encode()
+
+
+def _one_line(found: re.Match[str]) -> str:
+    return " ".join(found[0].split()).replace("[ ", "[").replace(" ]", "]")
 
 
 def _unlike(view: View) -> list[str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from gammabeta.analysis import RunRow, counted
 from gammabeta.figures import drawings
-from gammabeta.figures.maps import SHOWN, maps_of
+from gammabeta.figures.maps import FILTERS, IMAGES, MAPS, maps_of
 from gammabeta.paper.points import STAND_INS, Point, View, recipe, single_points
 from gammabeta.paper.report import DEFECTS, ReportRun, report_runs
 from gammabeta.report.chapter import ShownView
@@ -18,9 +18,11 @@ from gammabeta.spec import RunSpec
 
 _NOTEBOOKS = "github.com/sayakpaul/Training-BatchNorm-and-Only-BatchNorm"
 _MAPS = (
-    "What convolutions make of the first test image, before BatchNorm and ReLU: the first "
-    f"{SHOWN} maps of each, and the first filters, each on a scale of its own. Convolutions are "
-    "counted from 1 in order of execution; the 4th is the report\u2019s layer 10."
+    f"What convolutions make of {IMAGES} test images, before BatchNorm and ReLU: the first {MAPS} "
+    f"maps of each, each on a scale of its own. Below, their first {FILTERS} filters: those of the "
+    "first convolution in colour, of the others a row each, a square for each of its first "
+    f"{FILTERS} inputs, all of a row on one scale. Convolutions are counted from 1 in order of "
+    "execution; the 4th is the report\u2019s layer 10."
 )
 
 
