@@ -45,9 +45,9 @@ _IMAGES = {  # training and test images as published, height
 
 @dataclass(frozen=True)
 class Estimate:
-    """seconds: of the runs that are left; measured: how many of them from a run like it; timed: in
-    seconds since 1970, when the oldest step was timed that an earlier call had kept; None: all were
-    timed by this one."""
+    """seconds: of the runs that are left and of measurements; measured: how many of these runs from
+    a run like it; timed: in seconds since 1970, when the oldest step was timed that an earlier call
+    had kept; None: all were timed by this one."""
 
     seconds: float
     runs: int
@@ -81,19 +81,32 @@ class Costs:
         # of a step of the smallest networks; the time of those that this process timed is None
         self.steps: dict[RunSpec, tuple[float, float | None]] = {}
 
-    def estimate(self, specs: Sequence[RunSpec]) -> Estimate:
-        """Of all these runs, one after another, from the epochs that they have behind them."""
+    def estimate(
+        self, specs: Sequence[RunSpec], evaluations: Sequence[tuple[RunSpec, int]] = ()
+    ) -> Estimate:
+        """Of all these runs, one after another, from the epochs that they have behind them, and of
+        so many evaluations of the test images on runs."""
         seconds, measured = 0.0, 0
         timed: list[float] = []
         for spec in specs:
-            step = self.known.get(_like(spec.to_dict()))
-            measured += step is not None
-            images = self.images[spec.data]
-            each, when = (step, None) if step is not None else self._scaled(spec)
+            each, when, like = self._seconds(spec)
+            measured += like
             timed += [] if when is None else [when]
+            images = self.images[spec.data]
             whole = _steps(spec, images[0]) * each * (1 + _evaluation(spec, *images))
             seconds += whole * (1 - self.begun.get(spec.id, 0) / spec.epochs)
+        for spec, count in evaluations:
+            each, when, _ = self._seconds(spec) if count else (0.0, None, False)
+            timed += [] if when is None else [when]
+            images = self.images[spec.data]
+            epoch = _steps(spec, images[0]) / spec.epochs * each
+            seconds += count * epoch * _evaluation(spec, *images)
         return Estimate(seconds, len(specs), measured, min(timed, default=None))
+
+    def _seconds(self, spec: RunSpec) -> tuple[float, float | None, bool]:
+        """Of a step; when it was timed, see `_scaled`; whether a run like it has told."""
+        step = self.known.get(_like(spec.to_dict()))
+        return (*self._scaled(spec), False) if step is None else (step, None, True)
 
     def _seconds_of(self, folder: RunFolder) -> float | None:
         """Of one step of a finished run on this hardware."""
@@ -196,9 +209,13 @@ def _steps(spec: RunSpec, train: int) -> int:
 
 
 def _evaluation(spec: RunSpec, train: int, test: int) -> float:
-    """Evaluation as a share of training: forward only, about a third of a step for each image."""
+    """Evaluation as a share of training an epoch: forward only, which for each image is the whole
+    step where nothing trains, half where inputs have gradients, a third where weights have, too."""
     test = min(test, spec.test_subsample or test)
-    return test / min(train, spec.subsample or train) / 3
+    family = parse_name(spec.model).family
+    small, trainable = _SMALLEST[family], _stand_in(family, spec.trainable)
+    forward = operations(small, "none", 32) / operations(small, trainable, 32)
+    return forward * test / min(train, spec.subsample or train)
 
 
 @functools.cache

@@ -16,7 +16,8 @@ from gammabeta.figures import write_figures
 from gammabeta.paper import Experiment, Scale, choose_scale, experiments
 from gammabeta.paper.points import STAND_INS, View, collect, recipe, views
 from gammabeta.probe import make as probe
-from gammabeta.run import Event, load_run, waiting
+from gammabeta.probe.make import PROBES
+from gammabeta.run import Event, Run, load_run, waiting
 from gammabeta.spec import RunSpec
 from gammabeta.store import list_runs
 from gammabeta.sweep import IN_STEP, check_networks, sweep
@@ -25,7 +26,8 @@ from gammabeta.sweep import IN_STEP, check_networks, sweep
 @dataclass(frozen=True)
 class Plan:
     """What one experiment needs at a scale. runs: all of them; left: those that have not finished;
-    estimate: of these, on this machine."""
+    unmeasured: (id of a finished run, probe) of what is still to be measured; estimate: of these
+    and those, on this machine; None where it was not asked for."""
 
     experiment: Experiment
     scale: Scale
@@ -33,7 +35,8 @@ class Plan:
     data: str | None
     runs: tuple[RunSpec, ...]
     left: tuple[RunSpec, ...]
-    estimate: Estimate
+    estimate: Estimate | None
+    unmeasured: tuple[tuple[str, str], ...] = ()
     image_size: int | None = None
 
     @property
@@ -56,7 +59,7 @@ def plan(
     precision: str | None = None, data: str | None = None, replicates: int | None = None,
     image_size: int | None = None, networks: Sequence[str] = (), subsets: Sequence[str] = (),
     engine: str = "auto", device: str = "auto", data_dir: str | Path | None = None,
-    say: Callable[[str], None] = lambda line: None, keep: bool = False,
+    estimate: bool = True, say: Callable[[str], None] = lambda line: None, keep: bool = False,
 ) -> list[Plan]:  # fmt: skip
     """What the experiments need.
 
@@ -65,9 +68,9 @@ def plan(
     images in pixels, instead of the published 224: a changed recipe, beside which nothing published
     stands.
     networks, subsets: of the experiments' points, only these. data_dir: of imagenet, so that the
-    estimate counts the images that are there. say: called with a line before each
-    step that is timed for the estimate, which takes seconds. keep: such times are kept in the cache
-    folder, and those of earlier calls taken. Raises InputError for what is wrong.
+    estimate counts the images that are there. estimate: whether to make one. say: called with a
+    line before each step that is timed for it, which takes seconds. keep: such times are kept in
+    the cache folder, and those of earlier calls taken. Raises InputError for what is wrong.
     """
     size = choose_scale(scale)
     with about("device"):
@@ -84,18 +87,39 @@ def plan(
         _check_image_size(chosen, data)
     if precision is None:
         precision = "fp32" if size.epochs is None else fast_precision(place)
-    costs = Costs(list_runs(Path(runs)), engine, device=place, say=say, keep=keep,
-                  images=_images_in(chosen, data, data_dir))  # fmt: skip
+    folders = list_runs(Path(runs))
+    costs = Costs(folders, engine, device=place, say=say, keep=keep,
+                  images=_images_in(chosen, data, data_dir)) if estimate else None  # fmt: skip
     plans = []
     for experiment in chosen:
         some = experiment.only(networks, subsets)
         wanted = [recipe(spec, precision, data, image_size) for spec in some.at(size, replicates)]
-        left = waiting(wanted, runs)
+        left, other = waiting(wanted, runs), _other_size(some, image_size)
+        there = collect(some, folders, size, precision, data, other) if some.probes else None
+        unmeasured = _unmeasured(there) if there is not None else []
+        known = None
+        if costs is not None:
+            to_come = [(spec, name) for spec in left for name in some.probes]
+            known = costs.estimate(left, [
+                (spec, PROBES[name].evaluations)
+                for spec, name in [*to_come, *((run.spec, name) for run, name in unmeasured)]
+            ])  # fmt: skip
+        names = tuple((run.id, name) for run, name in unmeasured)
         plans.append(
-            Plan(some, size, precision, data, tuple(wanted), tuple(left), costs.estimate(left),
-                 _other_size(some, image_size))
-        )  # fmt: skip
+            Plan(some, size, precision, data, tuple(wanted), tuple(left), known, names, other)
+        )
     return plans
+
+
+def _unmeasured(view: View) -> list[tuple[Run, str]]:
+    """What `write` will measure of finished runs."""
+    found = []
+    for folder in view.runs:
+        with contextlib.suppress(GammabetaError):  # cannot be measured: `write` says why
+            run = load_run(folder.path)
+            todo = probe.plan(run, view.experiment.probes)
+            found += [(run, name) for name in todo.missing]
+    return found
 
 
 def _images_in(

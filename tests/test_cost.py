@@ -10,7 +10,7 @@ from image_files import image_folder
 from stores import write_point
 
 from gammabeta import RunSpec
-from gammabeta.cost import Costs, operations
+from gammabeta.cost import Costs, _like, operations
 from gammabeta.data.imagenet import count_images
 from gammabeta.reproduce import choose_experiments, plan
 from gammabeta.store import list_runs
@@ -18,7 +18,8 @@ from gammabeta.store import list_runs
 CPU = torch.device("cpu")
 SPEC = RunSpec(model="cifar_resnet_14", trainable="bn", epochs=2, test_subsample=3000,
                subsample=9000)  # fmt: skip
-EVALUATION = 1 + 3000 / 9000 / 3
+FORWARD = operations("cifar_resnet_14", "none", 32) / operations("cifar_resnet_14", "bn", 32)
+EVALUATION = 1 + FORWARD * 3000 / 9000
 
 
 def finished(root, spec, seconds, **session):
@@ -97,6 +98,26 @@ def test_runs_that_shared_their_time_are_not_measurements_of_one(tmp_path, monke
     assert found.seconds == pytest.approx(2 * 71 * 0.5 * EVALUATION)
 
 
+def test_evaluation_is_forward_only():
+    """Where nothing trains before the last layer, a step is no more than that."""
+    shares = {
+        subset: operations(SPEC.model, "none", 32) / operations(SPEC.model, subset, 32)
+        for subset in ("none", "output", "bn", "all", "random:2")
+    }
+    costs = Costs([], device=CPU)
+    for subset, share in shares.items():
+        spec = SPEC.replace(trainable=subset)
+        costs.known = {_like(spec.to_dict()): 1.0}
+        steps = 71  # of an epoch
+        told = costs.estimate([], [(spec, 3)]).seconds
+        assert told == pytest.approx(3 * steps * share * 3000 / 9000)
+        assert costs.estimate([spec]).seconds == pytest.approx(2 * steps + 2 * told / 3)
+    assert shares["none"] == 1
+    assert shares["output"] > 0.99
+    assert 0.45 < shares["bn"] < 0.6
+    assert 0.3 < shares["all"] == pytest.approx(shares["random:2"], rel=1e-3) < 0.4
+
+
 def test_of_several_runs_alike_the_median_counts(tmp_path):
     runs = [finished(tmp_path, SPEC.replace(seed=seed), step)
             for seed, step in ((1, 0.5), (2, 0.4), (3, 9.0))]  # fmt: skip
@@ -113,7 +134,9 @@ def test_imagenet_has_as_many_images_as_runs_saw(tmp_path, monkeypatch):
     write_point(tmp_path, spec.replace(seed=6), None, train=9469, test=3925)
     piece = Costs(list_runs(tmp_path), device=CPU).estimate([spec]).seconds
     steps = -(-9469 // spec.batch_size), -(-1_281_167 // spec.batch_size)
-    shares = 1 + 3925 / 9469 / 3, 1 + 50_000 / 1_281_167 / 3
+    ops = [operations(spec.model, subset, 32) for subset in ("none", spec.trainable)]
+    forward = ops[0] / ops[1]
+    shares = 1 + forward * 3925 / 9469, 1 + forward * 50_000 / 1_281_167
     assert piece / whole == pytest.approx(steps[0] * shares[0] / (steps[1] * shares[1]))
     given = Costs(list_runs(tmp_path), device=CPU, images={"imagenet": (1_281_167, 50_000)})
     assert given.estimate([spec]).seconds == pytest.approx(whole)

@@ -18,7 +18,7 @@ from gammabeta.figures.probes import layer_figure
 from gammabeta.paper import experiments
 from gammabeta.paper.points import views
 from gammabeta.report.answers import answer
-from gammabeta.report.settings import caption, measured_columns
+from gammabeta.report.settings import caption, measured_columns, missing
 from gammabeta.store import list_runs
 
 THRESHOLDS = [0.0, 0.01, 0.1]
@@ -237,6 +237,14 @@ def test_layers_begin_at_one(count):
         assert ticks[-1] <= count
         first, last = figure.axes[0].get_xlim()
         assert first < 1 <= count < last
+
+
+def test_what_is_not_measured_yet_is_named(store):
+    run = view_of(store, "activity").points[1].runs[0]
+    said = f"Not measured yet: activity of {run.id} (gammabeta analyze ID)."
+    assert said in missing(view_of(store, "activity"))
+    for name in ("clamp", "gammas"):  # all are there, gammas of one in its checkpoint
+        assert not any("Not measured" in line for line in missing(view_of(store, name)))
 
 
 def test_without_probes_there_is_no_answer(store, tmp_path):

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from stores import write_run
+from stores import write_point, write_probe, write_run
 
 from gammabeta import InputError, RunError, RunSpec
 from gammabeta.cli import main
 from gammabeta.cost import Costs, operations
 from gammabeta.fused.plan import make_plan
 from gammabeta.models import architecture
+from gammabeta.probe import clamp
 from gammabeta.reproduce import choose_experiments, plan, reproduce, view
 from gammabeta.run import Ended, Start
 from gammabeta.store import list_runs
@@ -19,6 +20,16 @@ from gammabeta.sweep import sweep
 
 SMOKE = ["--scale", "smoke", "--data", "synthetic", "--precision", "fp32"]
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def timed(monkeypatch):
+    """A step takes 0.1 seconds, without trying, and none is kept; the list says of what."""
+    steps = []
+    monkeypatch.setattr("gammabeta.step_times.find", lambda key: None)
+    monkeypatch.setattr("gammabeta.step_times.keep", lambda key, seconds: None)
+    monkeypatch.setattr(Costs, "_measure", lambda self, spec: steps.append(spec) or 0.1)
+    return steps
 
 
 def _plans(runs, names=("depth",), **options):
@@ -42,8 +53,37 @@ def test_what_is_done_is_not_planned_again(tmp_path):
     assert [len(point.runs) for point in view(again, tmp_path).points] == [1, 0]
 
 
-def test_the_size_of_images_changes_runs_on_imagenet_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(Costs, "_measure", lambda self, spec: 0.1)
+def test_what_is_not_measured_yet_is_planned_and_takes_time(tmp_path, capsys):
+    (first,) = _plans(tmp_path, ["clamp"], subsets=["bn"])
+    (spec,) = first.left
+    epoch = 4 * 0.1  # 4 steps
+    evaluation = epoch * operations(spec.model, "none", 32) / operations(spec.model, "bn", 32)
+    assert first.estimate.seconds == pytest.approx(epoch + evaluation + 41 * evaluation)
+    run = write_point(tmp_path, spec, 0.4, gammas=(1.0,))
+    (finished,) = _plans(tmp_path, ["clamp"], subsets=["bn"])
+    assert (finished.left, finished.unmeasured) == ((), ((run.id, "clamp"),))
+    assert finished.estimate.seconds == pytest.approx(41 * evaluation)
+    command = ["reproduce", "clamp", "--dry-run", *SMOKE, "--runs", str(tmp_path), "--subsets",
+               "bn", "--networks", "cifar_resnet_14"]  # fmt: skip
+    assert main(command) == 0
+    assert f"{run.id}  clamp is to be measured" in capsys.readouterr().out
+    points = [{"threshold": 0.0, "share": 0.0, "test_accuracy": 0.4, "random": [0.4]}]
+    write_probe(run, "clamp", {"asked": clamp.asked(), "summary": {}, "points": points}, 10_000)
+    (measured,) = _plans(tmp_path, ["clamp"], subsets=["bn"])
+    assert (measured.unmeasured, measured.estimate.seconds) == ((), 0.0)
+
+
+def test_no_step_is_timed_where_no_estimate_is_shown(tmp_path, capsys, timed):
+    where = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
+    command = ["reproduce", "depth", "--scale", "smoke", "--networks", "cifar_resnet_14", *where]
+    assert main([*command, "--data-dir", str(tmp_path / "nothing")]) == 2
+    assert "does not exist" in capsys.readouterr().err
+    assert timed == []
+    assert main([*command, "--dry-run", "--subsets", "bn"]) == 0
+    assert [spec.trainable for spec in timed] == ["bn"]
+
+
+def test_the_size_of_images_changes_runs_on_imagenet_alone(tmp_path):
     chosen = {"data": None, "networks": (), "subsets": ["all"], "scale": "paper", "precision": None}
     plans = _plans(tmp_path, ["imagenet", "depth"], image_size=128, **chosen)
     imagenet, depth = plans
@@ -169,34 +209,32 @@ def test_a_failure_is_said_at_once_and_tried_again(tmp_path):
     assert all(run.status == "ok" for run in list_runs(tmp_path))
 
 
-def test_jobs_give_the_same_runs(tmp_path):
-    base = RunSpec(model="cifar_resnet_14", trainable="output", data="synthetic", epochs=1,
-                   subsample=256, batch_size=64)  # fmt: skip
+def test_jobs_give_the_same_runs_and_keep_the_reason_of_a_failure(tmp_path):
+    base = RunSpec(model="cifar_resnet_8", trainable="bn", data="synthetic", epochs=1,
+                   subsample=128, test_subsample=64, batch_size=64)  # fmt: skip
     specs = [base.replace(lr=rate) for rate in (0.1, 0.01)]
+    bad = base.replace(lr=1e30)
     ended = []
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         alone = sweep(specs, tmp_path / "alone", in_step=1)
-        beside = sweep(specs, tmp_path / "beside", in_step=1, jobs=2, listen=ended.append)
+        with pytest.raises(RunError, match=f"1 of 3 runs failed: {bad.id}.*loss became"):
+            sweep([*specs, bad], tmp_path / "beside", in_step=1, jobs=2, listen=ended.append)
     finally:
         torch.set_num_threads(threads)
-    assert [run.result["test_loss"] for run in alone] == [run.result["test_loss"] for run in beside]
-    assert {event.spec.id for event in ended} == {spec.id for spec in specs}
-
-
-def test_a_failure_in_another_process_keeps_its_reason(tmp_path):
-    base = RunSpec(model="cifar_resnet_14", trainable="bn", data="synthetic", epochs=1,
-                   subsample=128, batch_size=64)  # fmt: skip
-    specs = [base.replace(lr=1e30), base.replace(lr=0.01)]
-    with pytest.raises(RunError, match=f"1 of 2 runs failed: {specs[0].id}.*loss became"):
-        sweep(specs, tmp_path, in_step=1, jobs=2)
-    assert {run.id: run.status for run in list_runs(tmp_path)} == {
-        specs[0].id: "failed", specs[1].id: "ok"
+    beside = {run.id: run for run in list_runs(tmp_path / "beside")}
+    assert {run.id: run.result["test_loss"] for run in alone} == {
+        spec.id: beside[spec.id].result["test_loss"] for spec in specs
+    }
+    assert beside[bad.id].status == "failed"
+    assert {event.spec.id: event.error is None for event in ended} == {
+        **{spec.id: True for spec in specs}, bad.id: False
     }  # fmt: skip
 
 
-def test_an_estimate_prefers_what_was_measured_here(tmp_path):
+def test_an_estimate_prefers_what_was_measured_here(tmp_path, monkeypatch):
+    monkeypatch.undo()  # here a step is timed
     spec = RunSpec(trainable="none", epochs=2)
     scaled = Costs([], device=CPU).estimate([spec])
     assert scaled.measured == 0
@@ -211,7 +249,7 @@ def test_an_estimate_prefers_what_was_measured_here(tmp_path):
     found = Costs([folder], device=CPU).estimate([spec, spec.replace(trainable="output")])
     assert found.measured == 1
     known = Costs([folder], device=CPU).estimate([spec]).seconds
-    assert known == pytest.approx(0.5 * 2 * 391 * (1 + 10_000 / 50_000 / 3))
+    assert known == pytest.approx(0.5 * 2 * 391 * (1 + 10_000 / 50_000))  # forward only, both
 
 
 def test_operations_are_those_of_the_plan():
@@ -231,7 +269,7 @@ def test_tested_images_and_epochs_behind_us_count_in_an_estimate(tmp_path):
     begun = write_run(tmp_path, spec, None)
     assert begun.epochs_done == 2
     whole = Costs([folder], device=CPU).estimate([spec]).seconds
-    assert whole == pytest.approx(0.5 * 4 * 8 * (1 + 1 / 3))
+    assert whole == pytest.approx(0.5 * 4 * 8 * (1 + 1))
     assert Costs([folder, begun], device=CPU).estimate([spec]).seconds == pytest.approx(whole / 2)
     other = Costs([folder], "eager", device=CPU)
     folder.record_session({"hardware": other.hardware, "engine": "lean"})

@@ -82,6 +82,7 @@ def _reproduce(options: argparse.Namespace) -> None:
         networks=_split(options.networks),
         subsets=_split(options.subsets),
         say=lambda line: print(line, file=sys.stderr),
+        estimate=options.list or options.dry_run,  # else the runs say it, once the data are read
         keep=True,
         **{key: each for key, each in execution(options).items() if key in _FOR_THE_PLAN},
     )
@@ -126,14 +127,16 @@ def _print_plans(plans: list[Any], as_json: bool, with_runs: bool) -> None:
     first = plans[0]
     print(f"scale {first.scale.name} ({first.scale.summary}), {first.precision}")
     table = Table(box=None, pad_edge=False)
-    for title in ("name", "seeds", "runs", "done", "still needs", "how known", "question"):
-        right = title in ("seeds", "runs", "done", "still needs")
+    titles = ("name", "seeds", "runs", "done", "to measure", "still needs", "how known", "question")
+    for title in titles:
+        right = title not in ("name", "how known", "question")
         table.add_column(title, justify="right" if right else "left", no_wrap=title != "question")
     for plan in plans:
-        left, estimate = len(plan.left), plan.estimate
+        left, unmeasured, estimate = len(plan.left), len(plan.unmeasured), plan.estimate
         table.add_row(
             plan.experiment.name, str(plan.seeds), str(len(plan.runs)), str(len(plan.runs) - left),
-            duration(estimate.seconds) if left else "-",
+            str(unmeasured) if unmeasured else "-",
+            duration(estimate.seconds) if left or unmeasured else "-",
             _how_known(estimate) if left else "-", plan.experiment.question,
         )  # fmt: skip
     make_console(sys.stdout).print(table)
@@ -154,6 +157,8 @@ def _print_plans(plans: list[Any], as_json: bool, with_runs: bool) -> None:
     if with_runs:
         to_do = {spec.id: spec for plan in plans for spec in plan.left}
         print(f"{counted(len(to_do), 'run')} to do:")
+        for run, probe in dict.fromkeys(each for plan in plans for each in plan.unmeasured):
+            print(f"{run}  {probe} is to be measured")
         for name, spec in to_do.items():
             told = {key: getattr(spec, key) for key in ("model", "trainable", "seed")}
             values = ", ".join(f"{key}={each}" for key, each in (told | spec.chosen()).items())
@@ -180,7 +185,9 @@ def _plan_dict(plan: Any, with_runs: bool) -> dict[str, Any]:
         "name": experiment.name, "question": experiment.question, "source": experiment.source,
         "scale": plan.scale.name, "precision": plan.precision, "seeds": plan.seeds,
         "runs": len(plan.runs),
-        "left": len(plan.left), "seconds": round(plan.estimate.seconds, 1),
+        "left": len(plan.left),
+        "unmeasured": [{"run": run, "probe": probe} for run, probe in plan.unmeasured],
+        "seconds": round(plan.estimate.seconds, 1),
         "measured": plan.estimate.measured,
         "estimated": plan.estimate.runs - plan.estimate.measured, "timed_earlier": _timed([plan]),
     }  # fmt: skip

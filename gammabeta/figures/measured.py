@@ -99,6 +99,22 @@ def not_read(view: View) -> list[str]:
     return list(dict.fromkeys(line for line in found if line is not None))
 
 
+def not_measured(view: View) -> list[str]:
+    """The finished runs of a view that have no file of one of its probes, a line a probe. Gammas
+    that the last checkpoint tells are known without."""
+    said = []
+    for probe in view.experiment.probes:
+        runs = {
+            run.id: None
+            for run in view.runs
+            if not (run.path / "probe" / f"{probe}.json").exists()
+            and (probe != "gammas" or values_of(run) is None)
+        }
+        if runs:
+            said.append(f"Not measured yet: {probe} of {', '.join(runs)} (gammabeta analyze ID).")
+    return said
+
+
 def pools_by_network(view: View, kind: str = "gamma") -> dict[str, list[GammaPool]]:
     """The gammas or betas of finished runs by network, a pool a subset; only networks with one."""
     found: dict[str, list[GammaPool]] = {}

@@ -24,6 +24,7 @@ from gammabeta.probe.subject import Subject, short
 
 THRESHOLDS = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 DRAWS = 3
+EVALUATIONS = 1 + (len(THRESHOLDS) - 1) * (1 + DRAWS)  # at most: at threshold 0 all are one
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -28,18 +28,20 @@ from gammabeta.version import __version__
 
 @dataclass(frozen=True)
 class Probe:
-    """measure: what it does; asked: its settings; needs_images: whether it looks at test images."""
+    """measure: what it does; asked: its settings; evaluations: how often it looks at all test
+    images, at most; needs_images: whether it looks at any."""
 
     measure: Callable[[Subject], dict[str, Any]]
     asked: Callable[[], dict[str, Any]]
+    evaluations: int
     needs_images: bool
 
 
 PROBES = {
-    "gammas": Probe(gammas.measure, gammas.asked, False),
-    "clamp": Probe(clamp.measure, clamp.asked, True),
-    "activity": Probe(activity.measure, activity.asked, True),
-    "maps": Probe(maps.measure, maps.asked, True),
+    "gammas": Probe(gammas.measure, gammas.asked, 0, False),
+    "clamp": Probe(clamp.measure, clamp.asked, clamp.EVALUATIONS, True),
+    "activity": Probe(activity.measure, activity.asked, 1, True),
+    "maps": Probe(maps.measure, maps.asked, 0, True),
 }
 
 

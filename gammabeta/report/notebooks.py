@@ -6,6 +6,7 @@ from pathlib import Path
 from gammabeta.analysis import RunRow, counted
 from gammabeta.figures import drawings
 from gammabeta.figures.maps import FILTERS, IMAGES, MAPS, maps_of
+from gammabeta.figures.measured import not_measured, not_read
 from gammabeta.paper.points import STAND_INS, Point, View, recipe, single_points
 from gammabeta.paper.report import DEFECTS, ReportRun, report_runs
 from gammabeta.report.chapter import ShownView
@@ -75,7 +76,7 @@ def _shown(view: View, rows: Mapping[Path, RunRow], id: str) -> ShownView:
         axis="Recipe",
         has={"published": own_data, "top5": False},
         measured=[],
-        missing=_missing(pairs),
+        missing=[*_missing(pairs), *not_read(view), *not_measured(view)],
         sources=[
             ("Published", [f"the notebooks in {_NOTEBOOKS}: validation accuracy after epoch 75"]),
             *sources(folders, [rows[run.path] for run in folders]),

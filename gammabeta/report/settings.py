@@ -5,7 +5,14 @@ from typing import Any
 
 from gammabeta.analysis import counted, plain, run_rows
 from gammabeta.figures.drawings import chance_of
-from gammabeta.figures.measured import clamped, not_read, pools_by_network, probed, quiet
+from gammabeta.figures.measured import (
+    clamped,
+    not_measured,
+    not_read,
+    pools_by_network,
+    probed,
+    quiet,
+)
 from gammabeta.figures.series import are_subsets, is_deep_against_wide, series
 from gammabeta.figures.write import changes
 from gammabeta.gammas import small_share
@@ -150,7 +157,7 @@ def missing(view: View) -> list[str]:
     others = list(dict.fromkeys(run for point in view.points for run in point.others))
     for row in run_rows(others):
         said.append(f"{row.id} ({row.model}, {row.trainable}, seed {row.seed}): {reason(row)}.")
-    return said + not_read(view)
+    return said + not_read(view) + not_measured(view)
 
 
 def published_sources(view: View) -> list[str]:

@@ -4,7 +4,7 @@ difference stand, and whether what was published may be held against it."""
 from collections.abc import Sequence
 
 from gammabeta import sentences
-from gammabeta.analysis import Spread
+from gammabeta.analysis import Spread, in_percent
 from gammabeta.names import readable
 from gammabeta.paper.points import Point, View
 from gammabeta.paper.published import PUBLISHED_DISABLED
@@ -34,7 +34,7 @@ def seeds(points: Sequence[Point]) -> str:
 def points_apart(one: float, other: float) -> float:
     """Two shares in percentage points from one another: as they are printed, to a tenth, so that a
     reader who subtracts finds the same."""
-    return round(round(100 * one, 1) - round(100 * other, 1), 1)
+    return round(float(in_percent(one)) - float(in_percent(other)), 1)
 
 
 def level(one: Point, other: Point) -> bool:
