@@ -7,6 +7,7 @@ else, and has running statistics or an epsilon (RMSNorm as transformers write it
 """
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from torch import nn
@@ -15,7 +16,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import UninitializedParameter
 
 from gammabeta.errors import InputError
-from gammabeta.wrappers import named_modules, plain, submodule
+from gammabeta.wrappers import named_modules, named_parameters, plain, submodule
 
 _TORCH_NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 _EPSILONS = ("eps", "variance_epsilon", "epsilon")
@@ -65,20 +66,22 @@ def is_frozen_norm(module: nn.Module) -> bool:
     return {"weight", "bias", "running_mean", "running_var"} <= module._buffers.keys()
 
 
-def left_alone(module: nn.Module) -> dict[str, str]:
+def left_alone(module: nn.Module, trained: Collection[str] = ()) -> dict[str, str]:
     """Layers that no part but `all`, `name:REGEX` and perhaps `bias` selects from, and why: module
-    name -> a few words. They own parameters directly and are no layer of torch, or they are
-    normalisation layers frozen by their making. The network itself is none of its layers."""
+    name -> a few words. They own parameters directly, none of them among the `trained` names, and
+    are no layer of torch, or they are normalisation layers frozen by their making. What their parts
+    are plays no role. The network itself is none of its layers."""
     found = {}
+    parameters = named_parameters(module)
+    training = {id(parameter) for name, parameter in parameters.items() if name in trained}
     for name, child in named_modules(module):
         kind = type(child).__name__
+        own = [each for each in child._parameters.values() if each is not None]
         if is_frozen_norm(child):
             found[name] = f"{kind}, whose gamma and beta are buffers"
-        elif (
-            name
-            and not _is_known(child)
-            and any(each is not None for each in child._parameters.values())
-        ):
+            continue
+        trains = any(id(parameter) in training for parameter in own)
+        if name and own and not trains and not _is_known(child):
             found[name] = f"{kind}, of unknown kind"
     return found
 
@@ -135,9 +138,10 @@ def _shortcut_modules(module: nn.Module) -> set[str]:
 
 
 def find_output(module: nn.Module, output: str | None = None) -> str | None:
-    """Name of the classifier: the module named by `output`; else what `get_classifier()` (timm) or
-    `get_output_embeddings()` (transformers) returns; else the last module with parameters, if that
-    is a linear layer. None where that is not clear: several heads, or a model without any."""
+    """Name of the classifier: the module named by `output`; else what `get_classifier()` (timm)
+    returns, or `get_output_embeddings()` (transformers) if no other head is beside it; else the
+    last module with parameters, if that is a linear layer and not part of something else. None
+    where that is not clear: several heads, a last block that is no head, or a model without any."""
     names = {id(child): name for name, child in named_modules(module)}
     if output is not None:
         if output not in names.values():
@@ -149,7 +153,10 @@ def find_output(module: nn.Module, output: str | None = None) -> str | None:
         if isinstance(head, tuple | list | nn.ModuleList | nn.ModuleDict):
             return None
         if id(head) in names:
-            return str(names[id(head)])
+            name = names[id(head)]
+            if accessor == "get_output_embeddings" and _leading_nowhere(module, name):
+                return None
+            return name
     if getattr(plain(module), "base_model", None) is plain(
         module
     ):  # so transformers mark one without a head
@@ -160,8 +167,15 @@ def find_output(module: nn.Module, output: str | None = None) -> str | None:
             last = child
     if not isinstance(last, nn.Linear):
         return None
-    parent = submodule(module, names[id(last)].rpartition(".")[0])
-    return None if _is_one_of_several(last, parent) else names[id(last)]
+    name = names[id(last)]
+    owner = name.rpartition(".")[0]
+    parent = submodule(module, owner)
+    if _is_one_of_several(last, parent) or isinstance(parent, nn.MultiheadAttention):
+        return None
+    if owner and _goes_back(last, parent):
+        return None
+    beside = any("." not in other for other in _leading_nowhere(module, name))
+    return None if owner and beside else name
 
 
 def _call(module: nn.Module, accessor: str) -> object:
@@ -185,6 +199,43 @@ def _is_one_of_several(last: nn.Linear, parent: nn.Module) -> bool:
         and other.out_features != last.in_features
         for other in map(plain, parent.children())
     )
+
+
+def _goes_back(last: nn.Linear, parent: nn.Module) -> bool:
+    """Whether a block ends as wide as it began, like squeeze-and-excitation, the two layers of a
+    transformer's block or its attention: another layer goes on from there, so it is no head."""
+    others = [each for each in map(plain, parent.children()) if isinstance(each, nn.Linear)]
+    return any(other is not last and other.in_features == last.out_features for other in others)
+
+
+def _leading_nowhere(module: nn.Module, head: str) -> list[str]:
+    """Names of linear layers beside `head` whose width no layer takes, whole or cut into two to
+    four: other heads. Those in a ModuleList are not asked, as it holds a stack of blocks."""
+    widths: set[int] = set()
+    for _, child in named_modules(module):
+        if isinstance(child, nn.Linear):
+            widths.add(child.in_features)
+        elif isinstance(child, _ConvNd):
+            widths.add(child.in_channels)
+        elif not isinstance(child, nn.Embedding):
+            own = (each for each in child._parameters.values() if each is not None)
+            widths |= {extent for parameter in own for extent in parameter.shape if extent > 1}
+    return [
+        name
+        for name, child in named_modules(module)
+        if isinstance(child, nn.Linear)
+        and name != head
+        and not name.startswith(f"{head}.")
+        and not widths & {child.out_features // parts for parts in (1, 2, 3, 4)
+                          if child.out_features % parts == 0}
+        and not _in_a_list(module, name)
+    ]  # fmt: skip
+
+
+def _in_a_list(module: nn.Module, name: str) -> bool:
+    parts = name.split(".")
+    owners = (submodule(module, ".".join(parts[:end])) for end in range(1, len(parts)))
+    return any(isinstance(owner, nn.ModuleList) for owner in owners)
 
 
 def linear_layers(module: nn.Module) -> str:

@@ -5,6 +5,7 @@ place (and attaches sparse entries for ``random:K``); nothing is wrapped and not
 language is that of language.py; the roles that its parts select are those of roles.py.
 """
 
+import itertools
 import re
 import warnings
 from collections.abc import Mapping
@@ -66,12 +67,19 @@ class Subset:
             both = sums.setdefault((row.role, row.verdict), [0, 0])
             both[0], both[1] = both[0] + row.trained, both[1] + row.size
         lines = [f"{self.text}: {self.count:,} of {self.total:,} parameters train"]
+        head = f" ({self._head()})"
         lines += [
-            f"  {role:<10} {verdict:<7} {trained:,} of {size:,}"
+            f"  {role:<10} {verdict:<7} {trained:,} of {size:,}{head if role == 'output' else ''}"
             for (role, verdict), (trained, size) in sums.items()
         ]
         lines += [f"  left alone: {name} ({why})" for name, why in self.left_alone.items()]
         return "\n".join(lines)
+
+    def _head(self) -> str:
+        """The classifier's name."""
+        names = [row.name.split(".")[:-1] for row in self.table if row.role == "output"]
+        shared = itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*names, strict=False))
+        return ".".join(parts[0] for parts in shared) or "the network itself"
 
     @property
     def count(self) -> int:
@@ -235,11 +243,7 @@ def select(
     if not any(row.trained for row in table) and expression != language.parse("none"):
         raise InputError(f"'{text}' selects nothing here; {_what_there_is(tensors)}")
     table += _statistics_rows(module, statistics)
-    passed_over = {
-        name: why
-        for name, why in left_alone(module).items()
-        if not any(row.trained and row.name.startswith(f"{name}.") for row in table)
-    }
+    passed_over = left_alone(module, {row.name for row in table if row.trained})
     return Subset(
         str(expression), tuple(table), statistics, expression.per_channel, seed, passed_over
     )

@@ -96,6 +96,9 @@ def test_a_policy_of_track_lets_the_statistics_follow():
 def test_roles_of_parameters_outside_known_layers_are_named():
     subset = select(vit()[0], "bn+output")
     assert subset.left_alone == {"vit.embeddings": "ViTEmbeddings, of unknown kind"}
+    config = transformers.ConvNextConfig(hidden_sizes=[8] * 4, depths=[1] * 4, num_labels=3)
+    scaled = select(transformers.ConvNextForImageClassification(config), "bn+output")
+    assert list(scaled.left_alone) == [f"convnext.encoder.stages.{n}.layers.0" for n in range(4)]
     assert {row.name for row in subset.table if row.role == "other"} == {
         "vit.embeddings.cls_token", "vit.embeddings.position_embeddings",
     }  # fmt: skip
@@ -147,6 +150,11 @@ def test_headless_and_tied_models_are_refused_with_the_candidates():
     with pytest.raises(InputError, match=r"cannot tell which .* pooler\.dense$"):
         select(headless, "output")
     assert select(headless, "output", output="pooler").count == 16 * 16 + 16
+    both = transformers.BertForPreTraining(
+        transformers.BertConfig(**SMALL, **WORDS, tie_word_embeddings=False)
+    )
+    with pytest.raises(InputError, match=r"cannot tell which .* cls\.seq_relationship$"):
+        select(both, "output")
     tied = transformers.BertForMaskedLM(config)
     with pytest.raises(InputError, match=r"shares its weight with .*word_embeddings\.weight'"):
         select(tied, "bn+output")
