@@ -11,6 +11,8 @@ removes them, put_back.py finds zeros that removed nothing, verify.py checks, ne
 result.
 """
 
+import copy
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,9 +27,9 @@ from gammabeta.compact.original import checked, other_sizes, prepared
 from gammabeta.compact.put_back import put_back
 from gammabeta.compact.rewrite import shrink
 from gammabeta.compact.snap import batch_norms, check_threshold, snap
-from gammabeta.compact.trace import read_graph, refused_size
+from gammabeta.compact.trace import read_graph
 from gammabeta.compact.verify import Check, verify
-from gammabeta.errors import RunError
+from gammabeta.errors import InputError, RunError
 
 __all__ = [
     "Check",
@@ -81,22 +83,52 @@ def compact_module(
     """A smaller network with the same logits as `module` with every |gamma| < threshold at zero.
 
     images: a few real ones as the network takes them, normalised, (N, C, H, W) fp32, or (N, F),
-    (N, C, L), (N, C, D, H, W): the result is checked on these. It takes any N, and any H and W that
-    `module` takes. keep_idle: gammas below the threshold whose zero would remove nothing keep their
-    values: the same channels go, the logits are those of `module` with only the other small gammas
-    at zero. about: JSON values that travel with the network. say: called with each phase of the
-    work as it begins. `module` itself does not change; of DataParallel and torch.compile the
+    (N, C, L), (N, C, D, H, W): the result is checked on these. It takes any N, and any H and W for
+    which its graph is right; all others it refuses, and notes say so. keep_idle: gammas below the
+    threshold whose zero would remove nothing keep their values: the same channels go, the logits
+    are those of `module` with only the other small gammas at zero. about: JSON values that travel
+    with the network. say: called with each phase of the work as it begins. `module` itself does
+    not change; of DataParallel and torch.compile the
     network inside is taken.
 
     Raises InputError for a network without BatchNorm, one that cannot be traced or only for one
-    number or size of images, and a threshold that empties a layer; RunError where a check fails.
+    number of images, and a threshold that empties a layer; RunError where a check fails.
     """
-    snapped = prepared(module)
+    original = prepared(module)
     images = checked(images)
+    check_threshold(original, threshold)
+    sizes = other_sizes(original, images)
+    work = functools.partial(
+        _compact, images=images, threshold=threshold, keep_idle=keep_idle, say=say,
+        about=dict(about or {}),
+    )  # fmt: skip
+    if not sizes:
+        return work(original, sizes=())
+    try:
+        return work(copy.deepcopy(original), sizes=sizes)
+    except (InputError, RunError) as error:
+        why = str(error).partition(": ")[0]
+    # No graph for several sizes. If there is none for one size either, that is what is told.
+    found = work(original, sizes=())
+    size = "x".join(map(str, images.shape[2:]))
+    found.notes[-1] = f"the network takes images of {size} only, as for several sizes {why}"
+    return found
+
+
+def _compact(
+    snapped: nn.Module,
+    *,
+    images: Tensor,
+    sizes: Sequence[tuple[int, ...]],
+    threshold: float,
+    keep_idle: bool,
+    say: Callable[[str], None],
+    about: dict[str, Any],
+) -> Compaction:
+    """sizes: others (H, W) that the network should take; none: that of `images` alone."""
     gammas = {name: norm.weight.detach().clone() for name, norm in batch_norms(snapped).items()}
     zeros = snap(snapped, threshold)
     say("drawing the graph")
-    sizes = other_sizes(snapped, images)
     graph = read_graph(snapped, images, any_size=bool(sizes))
     say("removing what is switched off")
     back = put_back(graph, snapped, gammas, zeros) if keep_idle else {}
@@ -107,24 +139,9 @@ def compact_module(
     folded = graph.copy()
     fold(folded)
     ledger = shrink(graph)
-    network = graph.network(dict(about or {}))
+    network = graph.network(about)
     say("checking what is left")
-    try:
-        checks, notes = verify(snapped, network, images, sizes)
-    except RunError:
-        _check_drawing(snapped, images, sizes)
-        raise
+    checks, notes = verify(snapped, network, images, sizes)
     return Compaction(
         network.float(), snapped, folded.network().float(), ledger, zeros, back, checks, notes
     )
-
-
-def _check_drawing(module: nn.Module, images: Tensor, sizes: Sequence[tuple[int, ...]]) -> None:
-    """Raise InputError if the graph was wrong before anything was removed from it: a forward that
-    does something else for each size of images has no one graph."""
-    if sizes:
-        graph = read_graph(module, images, any_size=True)
-        try:
-            verify(module, graph.network(), images, sizes)
-        except RunError:
-            raise refused_size(images.shape[2:]) from None

@@ -15,6 +15,7 @@ MIXES, EACH, ADDS, FLATTENS, JOINS, OPAQUE = (
     "mixes", "each", "adds", "flattens", "joins", "opaque",
 )  # fmt: skip
 
+LINES = {"aten.unsqueeze.default", "aten.squeeze.dim"}  # (N, C, L) to (N, C, 1, L) and back
 PRELU = "aten.prelu.default"
 AVERAGE_POOLS = {f"aten.avg_pool{n}d.default" for n in (1, 2, 3)}
 MEAN = "aten.mean.dim"
@@ -31,6 +32,8 @@ POOLS = {
         for n in (1, 2, 3)
     },
     "aten.upsample_bilinear2d.vec": 4,
+    "aten.unsqueeze.default": 3,
+    "aten.squeeze.dim": 4,
 }  # fmt: skip
 
 
@@ -67,14 +70,17 @@ class Step:
 
 @dataclass
 class Graph:
-    """Steps in order, by name; the first is the input. Floating tensors are fp64."""
+    """Steps in order, by name; the first is the input. Floating tensors are fp64. conditions: what
+    sizes of images must fulfil (sizes.py)."""
 
     steps: dict[str, Step]
     output: str
+    conditions: list[Any] = field(default_factory=list)
 
     def network(self, about: dict[str, Any] | None = None) -> Network:
         """What runs it. Tensors are not copied."""
-        return Network([step.node for step in self.steps.values()], self.output, about).eval()
+        nodes = [step.node for step in self.steps.values()]
+        return Network(nodes, self.output, about, self.conditions).eval()
 
     def users(self) -> dict[str, list[Step]]:
         """Who reads the result of each step."""

@@ -9,6 +9,7 @@ safetensors file; its metadata holds the nodes as JSON:
 """
 
 import json
+import math
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -22,12 +23,24 @@ from safetensors import safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-FORMAT = 1
+FORMAT = 2  # 1 had no conditions: such a file is read, and takes every size
 _KEY = "gammabeta.network"
 _OPERATORS: dict[str, Callable[..., Any]] = {
     name: getattr(operator, name)
     for name in ("add", "sub", "mul", "floordiv", "truediv", "mod", "neg", "getitem")
-} | {"sym_max": max, "sym_min": min}  # of sizes, which are numbers here
+} | {"sym_max": max, "sym_min": min, "ceil": math.ceil, "floor": math.floor, "trunc": math.trunc}
+# These are of sizes, which are numbers here. What conditions on sizes are made of:
+_OF_ALL: dict[str, Callable[..., Any]] = {
+    "+": sum, "*": math.prod, "and": all, "or": any, "max": max, "min": min,
+}  # fmt: skip
+_OF_EACH: dict[str, Callable[..., Any]] = {
+    "==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt,
+    ">=": operator.ge, "//": operator.floordiv, "%": operator.mod, "/": operator.truediv,
+    "ceil": math.ceil, "floor": math.floor, "trunc": math.trunc, "not": operator.not_,
+}  # fmt: skip
+_CALLED = ("max", "min", "ceil", "floor", "trunc", "not")  # the others stand between
+_COMPARISONS = ("==", "!=", "<", "<=", ">", ">=")
+_SIZES = {2: "NF", 3: "NCL", 4: "NCHW", 5: "NCDHW"}
 _CONVOLUTIONS = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}  # by the dimensions of the weight
 _FORBIDDEN = {"from_file"}  # an operation of torch that opens any file it is told to
 
@@ -47,16 +60,23 @@ class Node:
 class Network(nn.Module):
     """Runs nodes in order. nodes[0] is the input (mostly N C H W); the result is that of `output`.
 
-    about: JSON values that travel with it, such as how to normalise images.
+    about: JSON values that travel with it, such as how to normalise images. conditions: what the
+    sizes of its input must fulfil, each ["==", ["%", ["size", 3], 2], 0] or the like: at all other
+    sizes the network it was made from may compute something else than its nodes.
     """
 
     def __init__(
-        self, nodes: Sequence[Node], output: str, about: Mapping[str, Any] | None = None
+        self,
+        nodes: Sequence[Node],
+        output: str,
+        about: Mapping[str, Any] | None = None,
+        conditions: Sequence[Any] = (),
     ) -> None:
         super().__init__()
         self.nodes = [Node(each.name, each.op, each.inputs, each.settings) for each in nodes]
         self.output = output
         self.about = dict(about or {})
+        self.conditions = list(conditions)
         self._names: list[dict[str, str]] = []  # of each node: tensor -> buffer
         for index, node in enumerate(nodes):
             names = {}
@@ -72,7 +92,14 @@ class Network(nn.Module):
                 self._done[index].append(name)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) -> logits (N, classes)."""
+        """(N, C, H, W) -> logits (N, classes). Raises ValueError for sizes it was not made for."""
+        why = self.refusal(images.shape)
+        if why:
+            sizes = " x ".join(str(size) for size in images.shape)
+            letters = " ".join(_SIZES.get(images.dim(), ""))
+            raise ValueError(
+                f"this network takes no images of {sizes}: it was made for {letters} with {why}"
+            )
         values: dict[str, Any] = {}
         for node, names, done in zip(self.nodes, self._names, self._done, strict=True):
             if node.op == "input":
@@ -85,6 +112,13 @@ class Network(nn.Module):
                 del values[name]
         logits: Tensor = values[self.output]
         return logits
+
+    def refusal(self, shape: Sequence[int]) -> str:
+        """The condition that images of a shape (N, C, H, W) do not fulfil, or nothing."""
+        for condition in self.conditions:
+            if not fits(condition, shape):
+                return shown(condition, len(shape))
+        return ""
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor, named NODE.KEY."""
@@ -100,7 +134,8 @@ def compute(node: Node, inputs: Sequence[Any], tensors: Mapping[str, Tensor]) ->
     if node.op == "call":
         function = find_operation(node.settings["target"])
         arguments = _decode(node.settings["args"], inputs, tensors)
-        return function(*arguments, **_decode(node.settings["kwargs"], inputs, tensors))
+        named = node.settings["kwargs"].items()  # one of them may be called dtype
+        return function(*arguments, **{key: _decode(each, inputs, tensors) for key, each in named})
     (x,) = inputs
     if node.op == "conv":
         weight = tensors["weight"]
@@ -113,6 +148,56 @@ def compute(node: Node, inputs: Sequence[Any], tensors: Mapping[str, Tensor]) ->
     if node.op == "flatten":
         return torch.flatten(x, 1)
     raise ValueError(f"node {node.name} is a '{node.op}', which this version does not know")
+
+
+def fits(condition: Any, shape: Sequence[int]) -> bool:
+    """Whether a shape (N, C, H, W) fulfils a condition."""
+    try:
+        return bool(_value(condition, shape))
+    except (IndexError, ZeroDivisionError):
+        return False
+
+
+def _value(expression: Any, shape: Sequence[int]) -> Any:
+    if isinstance(expression, int | float):
+        return expression
+    name, *parts = expression
+    if name == "size":
+        return shape[parts[0]]
+    values = [_value(each, shape) for each in parts]
+    return _OF_ALL[name](values) if name in _OF_ALL else _OF_EACH[name](*values)
+
+
+def shown(expression: Any, dimensions: int) -> str:
+    """A condition for people: W % 2 == 0."""
+    if isinstance(expression, int | float):
+        return str(expression)
+    name, *parts = expression
+    if name == "size":
+        return _SIZES.get(dimensions, "")[parts[0] :][:1] or f"size {parts[0]}"
+    texts = [shown(each, dimensions) for each in parts]
+    if name in _CALLED:
+        return f"{name}({', '.join(texts)})"
+    for place, each in enumerate(parts):
+        inside = isinstance(each, list) and each[0] not in ("size", *_CALLED)
+        if inside and not (name in _COMPARISONS and each[0] not in _COMPARISONS):
+            texts[place] = f"({texts[place]})"
+    return f" {name} ".join(texts)
+
+
+def _check(expression: Any) -> None:
+    """Raise ValueError for what is no condition."""
+    if isinstance(expression, int | float):
+        return
+    if isinstance(expression, list) and expression and isinstance(expression[0], str):
+        name, *parts = expression
+        if name == "size" and len(parts) == 1 and type(parts[0]) is int and parts[0] >= 0:
+            return
+        if name in _OF_ALL or name in _OF_EACH:
+            for each in parts:
+                _check(each)
+            return
+    raise ValueError(f"the condition {expression!r} is none that this version knows")
 
 
 def find_operation(target: str) -> Callable[..., Any]:
@@ -151,6 +236,7 @@ def encode(network: Network) -> bytes:
         for node, names in zip(network.nodes, network._names, strict=True)
     ]
     description = {"format": FORMAT, "nodes": nodes, "output": network.output}
+    description["conditions"] = network.conditions
     text = json.dumps(description | {"about": network.about}, sort_keys=True)
     tensors = {
         name: (value.float() if value.is_floating_point() else value).cpu().contiguous().clone()
@@ -167,8 +253,11 @@ def load(path: str | Path) -> Network:
             if text is None:
                 raise ValueError("it has no description of a network")
             description = json.loads(text)
-            if description["format"] != FORMAT:
-                raise ValueError(f"it has format {description['format']}, not {FORMAT}")
+            if description["format"] not in (1, FORMAT):
+                raise ValueError(
+                    f"it has format {description['format']}, and this version reads 1 to {FORMAT}"
+                )
+            conditions = description.get("conditions", [])
             nodes = [
                 Node(
                     each["name"], each["op"], tuple(each["inputs"]), each["settings"],
@@ -176,7 +265,9 @@ def load(path: str | Path) -> Network:
                 )
                 for each in description["nodes"]
             ]  # fmt: skip
-        return Network(nodes, description["output"], description["about"]).eval()
+            for condition in conditions:
+                _check(condition)
+        return Network(nodes, description["output"], description["about"], conditions).eval()
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist") from None
     except Exception as error:  # safetensors has errors of its own

@@ -1,6 +1,7 @@
 """The network that somebody hands in: what of it is compacted, what images it takes, its logits."""
 
 import copy
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -69,7 +70,8 @@ def logits(function: nn.Module, images: Tensor) -> Tensor:
 
 
 def other_sizes(module: nn.Module, images: Tensor) -> list[tuple[int, ...]]:
-    """A larger size (H, W) and a smaller one, as far as the network takes any.
+    """Other sizes (H, W), as far as the network takes them: a larger one, half, one pixel more, an
+    odd one that is wider than high, and a quarter.
 
     The larger one is not square, or twice as large where the network asks for squares, or for
     sizes that can be halved often.
@@ -78,12 +80,19 @@ def other_sizes(module: nn.Module, images: Tensor) -> list[tuple[int, ...]]:
     if not size:
         return []
     uneven = tuple(each + each // (2 if place == 0 else 4) for place, each in enumerate(size))
-    larger = (uneven, tuple(2 * each for each in size))
-    smaller = (tuple(max(1, each // 2) for each in size),)
-    found = []
-    for candidates in (larger, smaller):
-        fitting = [each for each in candidates if each != size and takes(module, images, each)]
-        found += fitting[:1]
+    wide = tuple(
+        (each // 2 if place == 0 else each + each // 4) | 1 for place, each in enumerate(size)
+    )
+    found: list[tuple[int, ...]] = []
+    for candidates in (
+        (uneven, tuple(2 * each for each in size)),
+        (tuple(max(1, each // 2) for each in size),),
+        (tuple(each + 1 for each in size),),
+        (wide,),
+        (tuple(max(1, each // 4 + place) for place, each in enumerate(size)),),
+    ):
+        fitting = (each for each in candidates if each != size and takes(module, images, each))
+        found += [each for each in itertools.islice(fitting, 1) if each not in found]
     return found
 
 

@@ -5,6 +5,7 @@ What is not known here becomes a call that is opaque: it is computed as it is, a
 enter and leave it are kept whole. That is always right, so nothing unknown is an error.
 """
 
+import math
 import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from gammabeta.compact.graph import (
     EACH,
     FLATTENS,
     JOINS,
+    LINES,
     MEAN,
     MIXES,
     OPAQUE,
@@ -27,6 +29,7 @@ from gammabeta.compact.graph import (
     Step,
 )
 from gammabeta.compact.network import Node, find_operation
+from gammabeta.compact.sizes import conditions
 from gammabeta.errors import InputError
 
 # Copies. A view of what was copied may not fit the memory of the original: views become reshapes.
@@ -98,7 +101,7 @@ class Reader:
                 self._call(node)
         if not isinstance(output, fx.Node) or output not in self.names:
             raise InputError("this network returns no tensor that depends on its images")
-        graph = Graph(self.steps, self.names[output])
+        graph = Graph(self.steps, self.names[output], conditions(self.program))
         graph.drop_unused()
         return graph
 
@@ -262,6 +265,8 @@ class Reader:
         if target in _POINTWISE and alone and not tensors:
             return EACH
         if target in POOLS and alone and not tensors:
+            if target in LINES:
+                return EACH if len(before) == POOLS[target] and node.args[1] in (2, -2) else OPAQUE
             if target != MEAN:
                 return EACH if len(before) == POOLS[target] else OPAQUE
             over = node.args[1] if isinstance(node.args[1], list | tuple) else ()
@@ -317,7 +322,8 @@ def _target(node: fx.Node) -> str:
     if isinstance(node.target, torch._ops.OpOverload):
         return str(node.target)
     name = getattr(node.target, "__name__", str(node.target))
-    arithmetic = name.startswith("sym_") or getattr(operator, name, None) is node.target
+    own = (getattr(module, name, None) for module in (operator, math))
+    arithmetic = name.startswith("sym_") or any(each is node.target for each in own)
     return f"operator.{name}" if arithmetic else str(name)
 
 
