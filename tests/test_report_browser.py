@@ -47,11 +47,23 @@ addEventListener("load", async () => {
     links.push({to: link.hash, reached: top !== null && top >= 0 && top < innerHeight});
   }
   const narrow = fits();
+  const seen = cell => box(cell).left >= 0 && box(cell).right <= innerWidth;
+  const tables = [...document.querySelectorAll("table.points")].map(table => {
+    table.closest("details").open = true;
+    const heads = [...table.tHead.rows[0].cells];
+    const rows = [...table.rows].slice(1);
+    const column = name => heads.findIndex(head => head.textContent === name);
+    const hidden = ["Ours", "n"].filter(name => {
+      const place = column(name);
+      return place < 0 || ![heads[place], ...rows.map(row => row.cells[place])].every(seen);
+    });
+    return {id: table.closest("details").id, rows: rows.length, hidden};
+  });
   const style = getComputedStyle(document.body);
   document.querySelectorAll("details").forEach(each => each.open = true);
   await wait();
   parent.postMessage({
-    width: innerWidth, problems, figures, links, fits: narrow && fits(),
+    width: innerWidth, problems, figures, links, tables, fits: narrow && fits(),
     resources: performance.getEntriesByType("resource").map(each => each.name),
     dark: matchMedia("(prefers-color-scheme: dark)").matches,
     colors: [style.backgroundColor, style.color],
@@ -79,6 +91,11 @@ def page(tmp_path_factory):
         write_point(root, spec.replace(model="cifar_resnet_32"), 0.57, gammas=(0.0, 0.4))
         write_point(root, spec.replace(trainable="random:2"), 0.26)
     write_point(root, RunSpec(trainable="output"), None)
+    short = RunSpec(epochs=16)  # the longest names, and a spread below a number
+    for trainable, start in (("bn+output+shortcut", "uniform"), ("bn", "ones_ones")):
+        for seed in (1, 2):
+            spec = short.replace(trainable=trainable, norm_init=start, seed=seed)
+            write_point(root, spec, 0.4 + 0.1 * seed)
     make_run(root / "..", "bn", (0.5, 0.9)).path.rename(root / "other")
     return report_html(list_runs(root))
 
@@ -114,6 +131,9 @@ def test_the_page_loads_nothing_and_shows_everything(page, tmp_path, dark):
         assert len(seen["figures"]) == page.count("<figure") > 6
         for figure in seen["figures"]:
             assert (figure["shown"], figure["inside"], figure["drawn"]) == (1, True, True), figure
+        assert len(seen["tables"]) == page.count('class="points"') > 3
+        assert all(table["rows"] for table in seen["tables"])
+        assert [table for table in seen["tables"] if table["hidden"]] == [], width
         assert len(seen["links"]) > 6
         assert [link["to"] for link in seen["links"] if not link["reached"]] == [], width
         assert seen["fits"], f"something is wider than {width} pixels"
@@ -126,6 +146,8 @@ def test_the_look_notices_what_is_wrong(page, tmp_path):
     wrong = (
         '<img src="http://127.0.0.1:9/a.png"><script>nothing.at.all</script>'
         '<figure id="empty"><svg viewBox="0 0 10 10"></svg></figure>'
+        '<details id="far"><table class="points"><thead><tr><th>Ours</th><th>n</th></tr></thead>'
+        '<tbody><tr><td style="min-width: 2000px">48</td><td>1</td></tr></table></details>'
         '<nav><a href="#nowhere">a link</a></nav><div style="width: 3000px">wide</div></body>'
     )
     for seen in look_at(page.replace("</body>", wrong), tmp_path).values():
@@ -133,4 +155,6 @@ def test_the_look_notices_what_is_wrong(page, tmp_path):
         assert any("nothing is not defined" in problem for problem in seen["problems"])
         assert [figure["id"] for figure in seen["figures"] if not figure["drawn"]] == ["empty"]
         assert [link["to"] for link in seen["links"] if not link["reached"]] == ["#nowhere"]
+        hidden = {table["id"]: table["hidden"] for table in seen["tables"] if table["hidden"]}
+        assert hidden == {"far": ["Ours", "n"]}
         assert not seen["fits"]
