@@ -40,7 +40,8 @@ def in_processes(
                 mine, theirs = context.Pipe(duplex=False)
                 piece = left.pop()
                 process = context.Process(target=_work, args=(theirs, work, piece, threads))
-                process.start()
+                with _deaf():
+                    process.start()
                 theirs.close()  # else its end would not be noticed here
                 active[mine] = process, piece
             ready: list[Any] = wait(list(active))
@@ -59,6 +60,23 @@ def in_processes(
                 signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Processes that are started here hear Ctrl-C when they begin their work: before that, while
+    they import torch, nothing would catch it, and each would print where it was."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # which would lift the mask when it begins
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _end(processes: Sequence[Any]) -> None:
     """Let them stop as Ctrl-C stops them, and kill what does not."""
     for process in processes:
@@ -73,9 +91,11 @@ def _end(processes: Sequence[Any]) -> None:
 
 def _work(connection: Connection, work: Callable[[Any], Any], piece: Any, threads: int) -> None:
     signal.signal(signal.SIGINT, _once)
-    threading.Thread(target=_outlive_no_parent, daemon=True).start()
-    torch.set_num_threads(threads)
     with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
+        if hasattr(signal, "pthread_sigmask"):  # a Ctrl-C since `_deaf` comes now
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        threading.Thread(target=_outlive_no_parent, daemon=True).start()
+        torch.set_num_threads(threads)
         connection.send(work(piece))
 
 

@@ -7,6 +7,7 @@
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -23,6 +24,7 @@ from gammabeta.display import (
 )
 from gammabeta.run import Ended, Event, Start
 from gammabeta.spec import RunSpec, differing
+from gammabeta.store import RunFolder
 from gammabeta.train import Epoch, Step
 
 PLAIN_SECONDS = 30  # between two lines of progress where there is no terminal
@@ -32,12 +34,15 @@ class TrainDisplay:
     """Listens to training and shows it on stderr; use it as a context manager.
 
     runs: how many train under one bar. labels: of runs that follow each other without a word at
-    the start of each; call `next_run` before each.
+    the start of each; call `next_run` before each. folders: of runs whose epochs may end out of
+    our sight, in other processes.
     """
 
-    def __init__(self, runs: int = 1, labels: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, runs: int = 1, labels: tuple[str, ...] = (), folders: Sequence[Path] = ()
+    ) -> None:
         self.console = make_console(sys.stderr)
-        self.labels = labels
+        self.labels, self.folders = labels, folders
         self.runs = max(1, runs, len(labels))
         self.behind = -1 if labels else 0  # runs before the team that trains
         self.members = 0  # of that team
@@ -61,7 +66,7 @@ class TrainDisplay:
         if kind is KeyboardInterrupt:
             self.console.print(
                 "the same command again goes on from the last whole epoch"
-                if self.has_epochs
+                if self.has_epochs or any(RunFolder(each, {}).epochs_done for each in self.folders)
                 else "no epoch had ended: the same command begins again"
             )
 

@@ -8,7 +8,6 @@ import contextlib
 import functools
 import itertools
 import json
-import os
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import nn
 
 from gammabeta.build import check, check_network, load_data
 from gammabeta.data import Dataset, Reading
+from gammabeta.data.imagenet import processors
 from gammabeta.engine import choose_device, choose_engine
 from gammabeta.engine.fused import OWN, FusedEngine
 from gammabeta.errors import GammabetaError, InputError, RunError, about
@@ -152,7 +152,7 @@ def _at_once(
     """`_train` in `jobs` processes, which share the threads that decode images, too."""
     reading = how["reading"] or Reading()
     if any(spec.data == "imagenet" for team in planned for spec in team):
-        workers = reading.workers or max(1, (os.cpu_count() or 1) // jobs)
+        workers = reading.workers or processors(jobs)
         how = {**how, "reading": replace(reading, workers=workers)}
     for team, failed in in_processes(functools.partial(_alone, runs, dict(how)), planned, jobs):
         if failed is None:

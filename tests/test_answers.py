@@ -258,6 +258,15 @@ def test_a_reader_is_told_what_was_changed(tmp_path, scale, fields, source, expe
     assert setting(view) == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("lr", " but for the learning rate"), ("norm-init", " but for the norm init"), ("depth", "")],
+)
+def test_what_an_experiment_changes_is_no_part_of_the_published_recipe(tmp_path, name, told):
+    view = view_of(tmp_path, name, [run("bn", 0.4)], scale="paper")
+    assert setting(view) == [f"The published recipe{told}, 160 epochs."]
+
+
 def test_what_is_missing_is_listed(tmp_path):
     runs = [run("bn", 0.44), run("all", 0.8, 0.8, 0.8), run("none", None)]
     lines = missing(view_of(tmp_path, "gamma-beta", runs))

@@ -1,10 +1,12 @@
 """Work in processes of its own: what comes back, and how it ends."""
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -93,6 +95,32 @@ def test_no_process_outlives_its_parent(tmp_path, kind):
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(started.pid, signal.SIGKILL)
+
+
+def starting(folder: str) -> None:
+    """Ctrl-C to all of them while the two import what they need."""
+
+    def interrupt() -> None:
+        while len(multiprocessing.active_children()) < 2:
+            time.sleep(0.01)
+        time.sleep(0.3)
+        os.killpg(0, signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with contextlib.suppress(KeyboardInterrupt):
+        list(in_processes(linger, [f"{folder}/a", f"{folder}/b"], 2))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no process groups to interrupt")
+def test_ctrl_c_while_processes_start_prints_nothing(tmp_path):
+    code = f"import test_jobs; test_jobs.starting({str(tmp_path)!r})"
+    paths = [str(Path(__file__).parent), *sys.path]
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, start_new_session=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)}, timeout=120,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert list(tmp_path.iterdir()) == []  # no work began
 
 
 def _wait_for(*paths: Path) -> None:

@@ -7,6 +7,7 @@ import re
 import sys
 
 import pytest
+from stores import write_run
 
 import gammabeta
 from gammabeta import RunSpec, listen
@@ -87,3 +88,21 @@ def test_a_pipe_hears_of_a_phase_only_after_a_while(monkeypatch, capsys):
         monkeypatch.setattr(listen, "PLAIN_SECONDS", 30)
         say("timing")
     assert capsys.readouterr() == ("", "checking ...\n")
+
+
+def test_after_ctrl_c_epochs_of_other_processes_count(tmp_path, capsys):
+    """Of jobs only their ends are heard: whether an epoch is kept, the run folder tells."""
+    told = []
+    for kept in (False, True):
+        if kept:
+            write_run(tmp_path, SPEC, None)  # with two epochs behind it
+        with (
+            pytest.raises(KeyboardInterrupt),
+            listen.TrainDisplay(2, folders=[tmp_path / "another", tmp_path / SPEC.id]),
+        ):
+            raise KeyboardInterrupt
+        told.append(capsys.readouterr().err.strip())
+    assert told == [
+        "no epoch had ended: the same command begins again",
+        "the same command again goes on from the last whole epoch",
+    ]

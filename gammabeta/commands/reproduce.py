@@ -99,7 +99,8 @@ def _run(options: argparse.Namespace, plans: list[Any]) -> None:
     runs, out = runs_folder(options), Path(options.out)
     how = {key: each for key, each in execution(options).items() if key != "runs"}
     failure = None
-    with TrainDisplay(sum(len(each.left) for each in plans)) as display:
+    left = {spec.id: runs / spec.id for each in plans for spec in each.left}
+    with TrainDisplay(len(left), folders=list(left.values())) as display:
         try:
             reproduce.reproduce(plans, runs, **how, listen=display)
         except RunError as error:  # what went well is shown before it

@@ -68,7 +68,7 @@ def train_many(options: argparse.Namespace) -> None:
     failure = None
     left = {spec.id for spec in waiting(specs, runs)}
     done = [spec.id for spec in specs if spec.id not in left]
-    with TrainDisplay(len(left)) as display:
+    with TrainDisplay(len(left), folders=[runs / name for name in left]) as display:
         if done:
             display.note(finished_note(done, len(specs), runs))
         try:

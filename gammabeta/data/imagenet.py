@@ -45,7 +45,7 @@ def load_imagenet(data_dir: str | Path | None, reading: Reading, image_size: int
     `listing_fingerprint`. Raises InputError with what to put where; what is broken inside an image
     is found when it is decoded, with `reading.skip_broken` or a store now.
     """
-    workers = reading.workers or _processors()
+    workers = reading.workers or processors()
     if reading.image_store is not None:
         return _from_store(Path(reading.image_store), data_dir, reading, image_size, workers)
     found = _find(data_dir)
@@ -60,7 +60,7 @@ def load_imagenet(data_dir: str | Path | None, reading: Reading, image_size: int
     remarks, skipped = [_ORIGIN[isinstance(found, Path)]], []
     if reading.skip_broken:
         # Of several processes one checks, with the threads of all of them.
-        checked = reading.once(partial(_check_all, splits, reading.workers or _processors(1)))
+        checked = reading.once(partial(_check_all, splits, reading.workers or processors(1)))
         for place, (split, (broken, by_pillow)) in enumerate(zip(splits, checked, strict=True)):
             skipped += [split.name(index) for index in broken]
             splits[place] = split.without(broken)
@@ -142,7 +142,7 @@ def _make_store(
         entries = _folder_entries(listed)
     else:
         entries = parquet_entries(found)
-    workers = reading.workers or _processors(1)
+    workers = reading.workers or processors(1)
     write_store(
         path, entries, short=short, origin=origin, workers=workers, skip=reading.skip_broken
     )
@@ -228,7 +228,7 @@ def _find(data_dir: str | Path | None) -> Path | tuple[list[Path], list[Path]]:
     raise InputError(f"there is no imagenet in {root}: put there {_CHOICES}")
 
 
-def _processors(beside: int | None = None) -> int:
+def processors(beside: int | None = None) -> int:
     """Those that this process may use: a container may have been given fewer than there are, and
     torchrun's processes on one machine, `beside` of them, share them."""
     if hasattr(os, "sched_getaffinity"):

@@ -56,7 +56,9 @@ def setting(view: View) -> list[str]:
     said = []
     if done == asked and view.scale.images is None:
         but = ", but for what follows" if view.image_size is not None else ""
-        said.append(f"The published recipe, {_range(done)} epochs{but}.")
+        along = _along(view)
+        own = f" but for the {along}" if along else ""
+        said.append(f"The published recipe{own}, {_range(done)} epochs{but}.")
     else:
         length = f"{_range(done)} epochs instead of {_range(asked)}"
         if done == [1]:
@@ -96,6 +98,14 @@ def told_before_comparing(view: View) -> list[str]:
     """`setting`, and of which published numbers the recipe is only recalled: what belongs beside a
     table of ours and published that stands alone."""
     return setting(view) + ([ALTERNATE_CAVEAT] if any_recalled(view.points) else [])
+
+
+def _along(view: View) -> str:
+    """The part of the recipe that the experiment itself changes from point to point; "" of none."""
+    axis = view.experiment.axis
+    return (
+        axis_name(view).lower() if axis in RunSpec.__dataclass_fields__.keys() - {"model"} else ""
+    )
 
 
 def _range(numbers: Sequence[int]) -> str:
