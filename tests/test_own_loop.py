@@ -77,6 +77,39 @@ def test_two_processes_train_what_one_would(tmp_path):
             for name, value in subset.extract(module).items():
                 assert not torch.equal(value, start[name])
                 torch.testing.assert_close(delta.values[name], value, rtol=1e-4, atol=1e-6)
+    _check_tracked([read_delta(tmp_path / f"tracked-{rank}.delta") for rank in range(2)])
+
+
+def _check_tracked(deltas):
+    """By hand, in one process: each pass begins with the first copy's statistics, and gradients are
+    averaged. So what trained agrees, and the statistics saved are those of a process's own shares
+    behind the first one's."""
+    copies = [parallel_worker.network(parallel_worker.TRACKED, "track") for _ in range(2)]
+    leaves = [
+        [parameter for parameter in module.parameters() if parameter.requires_grad]
+        for module, _ in copies
+    ]
+    optimizers = [torch.optim.SGD(each, lr=0.1, momentum=0.9, weight_decay=0.01) for each in leaves]
+    for x, y in zip(*parallel_worker.images(), strict=True):
+        first = {name: value.clone() for name, value in copies[0][0].named_buffers()}
+        for rank, (module, _) in enumerate(copies):
+            for name, value in module.named_buffers():
+                value.copy_(first[name])
+            optimizers[rank].zero_grad()
+            part = slice(4 * rank, 4 * rank + 4)
+            nn.functional.cross_entropy(module(x[part]), y[part]).backward()
+        for one, two in zip(*leaves, strict=True):
+            one.grad = two.grad = (one.grad + two.grad) / 2
+        for optimizer in optimizers:
+            optimizer.step()
+    for delta, (module, subset) in zip(deltas, copies, strict=True):
+        state = subset.state(module)
+        for name, value in delta.values.items():
+            torch.testing.assert_close(value, state[f"trained/{name}"], rtol=1e-4, atol=1e-6)
+            assert torch.equal(value, deltas[0].values[name])
+        for name, value in delta.buffers.items():
+            torch.testing.assert_close(value, state[f"statistics/{name}"], rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(*(each.buffers["bn.running_mean"] for each in deltas), rtol=0.01)
 
 
 def _trained(text, policy, backend):
