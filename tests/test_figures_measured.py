@@ -154,7 +154,7 @@ def test_features_that_are_off_are_told_by_layer(store):
     assert line.get_label() == "bn (n = 2)"  # of `all` nothing was measured
     assert list(line.get_ydata()) == pytest.approx([0.5, 0.125])
     assert quiet(view.done[0]) == pytest.approx((5 / 16, 3 / 16, 0, 2))
-    assert "on ResNet-14 31.2\u202f% under bn (n = 2)" in answer(view)
+    assert "on ResNet-14 31.3\u202f% under bn (n = 2)" in answer(view)
 
 
 def test_gammas_come_from_the_probe_or_else_from_the_checkpoint(store):

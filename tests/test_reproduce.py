@@ -15,6 +15,7 @@ from gammabeta.models import architecture
 from gammabeta.probe import clamp
 from gammabeta.reproduce import choose_experiments, plan, reproduce, view
 from gammabeta.run import Ended, Start
+from gammabeta.sentences import percent
 from gammabeta.store import list_runs
 from gammabeta.sweep import sweep
 
@@ -146,8 +147,12 @@ def test_probes_come_with_their_experiment(tmp_path, capsys):
     shown = capsys.readouterr()
     assert f"{run.id}: gammas ..." in shown.err
     assert "What becomes of gamma and beta?" in shown.out
-    assert main(command) == 0
-    assert "gammas ..." not in capsys.readouterr().err
+    share = run.result["small_gammas"]
+    assert percent(share) in shown.out.partition("small gammas")[2]
+    assert main([*command, "--json"]) == 0
+    shown = capsys.readouterr()
+    assert "gammas ..." not in shown.err
+    assert json.loads(shown.out)[0]["points"][0]["measured"] == {"Small gammas": share}
     assert run.probe("gammas") == made
 
 

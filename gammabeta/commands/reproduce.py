@@ -199,7 +199,7 @@ def _print_views(views: list[Any], written: dict[str, list[Path]], as_json: bool
     from gammabeta.display import make_console, print_models
     from gammabeta.paper.beside import checked_table
     from gammabeta.paper.points import other_data
-    from gammabeta.report.settings import told_before_comparing
+    from gammabeta.report.settings import measured_values, told_before_comparing
 
     if as_json:
         found = [
@@ -208,10 +208,15 @@ def _print_views(views: list[Any], written: dict[str, list[Path]], as_json: bool
                 "precision": view.precision, "data": view.data,
                 "other_data": other_data(view.runs), "image_size": view.image_size,
                 "setting": told_before_comparing(view),
-                "points": checked_table(view.points),
+                "points": [
+                    row | {"measured": {key: of[point.spec.id] for key, of in measured.items()
+                                        if point.spec.id in of}}
+                    for row, point in zip(checked_table(view.points), view.points, strict=True)
+                ],
                 "files": [str(path) for path in written[view.experiment.name]],
             }
             for view in views
+            for measured in [measured_values(view)]
         ]  # fmt: skip
         print(json.dumps(found, indent=1))
         return
@@ -222,6 +227,8 @@ def _print_views(views: list[Any], written: dict[str, list[Path]], as_json: bool
         print(", ".join(told))
         if view.points:
             make_console(sys.stdout).print(_points_table(view))
+            if (measured := _measured_table(view)) is not None:
+                make_console(sys.stdout).print(measured)
             for sentence in told_before_comparing(view):
                 print(sentence)
         else:
@@ -253,6 +260,23 @@ def _points_table(view: Any) -> Table:
             percent(ours.mean) if ours else "-", span, percent(point.published), off,
         )  # fmt: skip
     return shown
+
+
+def _measured_table(view: Any) -> Table | None:
+    """What probes found, a row a point; None where there is none."""
+    from gammabeta.report.settings import measured_columns
+
+    columns = measured_columns(view)
+    shown = Table(box=None, pad_edge=False)
+    for title in ("network", "subset"):
+        shown.add_column(title)
+    for heading, _ in columns:
+        shown.add_column(heading.lower(), justify="right")
+    for point in view.done:
+        cells = [of.get(point.spec.id, "-") for _, of in columns]
+        if set(cells) - {"-"}:
+            shown.add_row(point.spec.model, point.spec.trainable, *cells)
+    return shown if shown.row_count else None
 
 
 def _split(text: str | None) -> list[str]:

@@ -240,19 +240,33 @@ def caption(view: View, key: str) -> str:
 
 def measured_columns(view: View) -> list[tuple[str, dict[str, str]]]:
     """Further columns of the table, for what was measured: (heading, {id of the spec: text})."""
-    columns: dict[str, dict[str, str]] = {}
+    return [
+        (
+            heading,
+            {
+                id: f"{each:,}" if isinstance(each, int) else percent(each)
+                for id, each in of.items()
+            },
+        )
+        for heading, of in measured_values(view).items()
+    ]
+
+
+def measured_values(view: View) -> dict[str, dict[str, int | float]]:
+    """The same as numbers: heading -> id of the spec -> a count, or a share in 0..1."""
+    columns: dict[str, dict[str, int | float]] = {}
 
     def put(point: Point, heading: str, value: float) -> None:
-        columns.setdefault(heading, {})[point.spec.id] = percent(value)
+        columns.setdefault(heading, {})[point.spec.id] = value
 
     small = pools_by_network(view) if view.experiment.name == "gammas" else {}
     for point in view.done:
         for pool in small.get(point.spec.model, []):
             if pool.trainable == point.spec.trainable:
                 put(point, "Small gammas", small_share(pool.values))
-        if view.experiment.name == "clamp" and (cut := clamped(point)):
+        if view.experiment.name == "clamp" and (cut := clamped(point)) and cut.images:
             # "Ours" is of all test images, these are of some: before and after stand side by side
-            columns.setdefault("Test images", {})[point.spec.id] = f"{cut.images:,}"
+            put(point, "Test images", cut.images)
             put(point, "Small gammas", cut.share)
             put(point, "As trained, on these", cut.before)
             put(point, "Without small gammas", cut.after)
@@ -262,10 +276,10 @@ def measured_columns(view: View) -> list[tuple[str, dict[str, str]]]:
             put(point, "Off on all inputs", off.dead)
     for probe in view.experiment.probes:  # only where a reader must know them to compare rows
         seen = {point.spec.id: probed(point, probe) for point in view.done}
-        known = {id: each for id, each in seen.items() if each.images}
-        if probe != "clamp" and len({each.images for each in known.values()}) > 1:
-            columns["Test images"] = {id: f"{each.images:,}" for id, each in known.items()}
-    return list(columns.items())
+        known = {id: each.images for id, each in seen.items() if each.images}
+        if probe != "clamp" and len(set(known.values())) > 1:
+            columns["Test images"] = dict(known)
+    return columns
 
 
 def table_rows(view: View) -> list[dict[str, Any]]:
