@@ -14,7 +14,7 @@ import torch
 
 import gammabeta
 from gammabeta import deploy
-from gammabeta.compact import compact_module, encode, load
+from gammabeta.compact import compact_module, load
 from gammabeta.compact.measure import operations, parameters
 from gammabeta.export import check_format, export_bytes, onnx_session
 
@@ -52,7 +52,7 @@ def main(spec=SPEC, threshold=0.01):
             )
 
         file = folder / "compact.safetensors"
-        file.write_bytes(encode(made.network))
+        made.save(file)
         again = load(file)  # gammabeta/compact/network.py alone can do this
         same = torch.equal(again(few), made.network(few))
         print(f"{file.stat().st_size:,} bytes of safetensors; loaded, it is the same: {same}")

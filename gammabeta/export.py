@@ -12,11 +12,13 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from gammabeta.disk import check_file, write_files
 from gammabeta.errors import InputError, RunError
 
 SUFFIXES = (".onnx", ".pt2")
@@ -36,6 +38,27 @@ def check_format(suffix: str) -> None:
         )
 
 
+def export_module(
+    module: nn.Module,
+    images: Tensor,
+    path: str | Path,
+    about: Mapping[str, Any] | None = None,
+    plain: bool = False,
+) -> float:
+    """Write a network to a file that ends in .onnx or .pt2, whole or not at all; one that is there
+    is replaced. Returns how far its logits are from torch's, as `export_bytes` does, and raises
+    what that raises, InputError for a path that cannot be, RunError where the disk is full.
+
+    images: (N, C, H, W) fp32, some real ones. about: JSON values that travel with the file.
+    """
+    path = Path(path)
+    check_format(path.suffix)
+    check_file(path, f"net{path.suffix}")
+    data, difference = export_bytes(module, images, path.suffix, about or {}, plain)
+    write_files({path: data})
+    return difference
+
+
 def export_bytes(
     module: nn.Module, images: Tensor, suffix: str, about: Mapping[str, Any], plain: bool = False
 ) -> tuple[bytes, float]:
@@ -46,7 +69,13 @@ def export_bytes(
     packages are missing; RunError where the file computes something else.
     """
     check_format(suffix)
-    module = module.eval()
+    with _evaluating(module):
+        return _export(module, images, suffix, about, plain)
+
+
+def _export(
+    module: nn.Module, images: Tensor, suffix: str, about: Mapping[str, Any], plain: bool
+) -> tuple[bytes, float]:
     two = images.new_zeros(2, *images.shape[1:])  # a .pt2 file keeps them: nobody's pictures
     try:
         with _quiet():
@@ -130,6 +159,18 @@ def _run_pt2(data: bytes, images: Tensor) -> Tensor:
 
 def _there(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
+
+
+@contextlib.contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; then every part is as it was."""
+    modes = {child: child.training for child in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for child, training in modes.items():
+            child.training = training
 
 
 @contextlib.contextmanager

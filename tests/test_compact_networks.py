@@ -315,6 +315,9 @@ def with_policy(policy):
         (Small, torch.ones(2, 3, 8, 8, dtype=torch.int64), "images is int64: give them as"),
         (Small, torch.full((2, 3, 8, 8), torch.nan), "images holds nan or infinity"),
         (lambda: "net", drawn(2, 3, 8, 8), "a network is a torch.nn.Module"),
+        (lambda: weight_normed(), drawn(2, 3, 8, 8), "the gammas of norm are computed at every"),
+        (lambda: called(), drawn(2, 3, 8, 8), "be copied, as last keeps a tensor of its last call"),
+        (lambda: Counts(), drawn(2, 3, 8, 8), "changes its buffer 'calls' at every call"),
     ],
 )
 def test_refusals(make, given, message):
@@ -328,6 +331,91 @@ def test_thresholds_that_are_none(threshold):
     with pytest.raises(InputError, match="threshold") as error:
         compact_module(Small(), drawn(2, 3, 8, 8), threshold=threshold)
     assert error.value.about == "threshold"
+
+
+class Operands(Small):
+    """Parameters and buffers where others have the images."""
+
+    def __init__(self):
+        super().__init__()
+        self.place = nn.Parameter(torch.randn(1, 8))
+        self.query = nn.Linear(8, 8)
+        self.mixed = nn.Conv2d(8, 8, 1)
+        self.register_buffer("plane", torch.randn(1, 8, 2, 2))
+
+    def forward(self, x):
+        y = self.features(x).mean((2, 3))
+        y = y + self.place.clone() + F.dropout(self.place, 0.1, self.training)
+        y = y * torch.sigmoid(self.query(self.place.contiguous()))
+        y = y + self.after(self.mixed(self.plane)).mean((2, 3)) + self.after(self.plane).sum()
+        return F.linear(y, self.fc.weight.detach(), self.fc.bias)
+
+
+def spectral():
+    module = Small()
+    nn.utils.parametrizations.spectral_norm(module.second)
+    return module
+
+
+@pytest.mark.parametrize(("make", "smaller"), [(Operands, True), (spectral, False)])
+def test_parameters_as_operands(make, smaller):
+    torch.manual_seed(0)
+    module = switched_off(make())
+    found = compact_module(module, drawn(2, 3, 8, 8))
+    assert found.notes == []
+    assert (lost(found) > 0) is smaller  # what reads a computed weight keeps its channels
+    check(module, found, (3, 3, 9, 12))
+
+
+class Positive(nn.Module):
+    def forward(self, weight):
+        return weight.abs()
+
+    def right_inverse(self, weight):
+        return weight
+
+
+def test_gammas_that_are_computed_are_snapped_too():
+    torch.manual_seed(0)
+    module = switched_off(Small(), 0.0)
+    nn.utils.parametrize.register_parametrization(module.norm, "weight", Positive())
+    small = module.norm.weight.detach() < 0.5
+    found = compact_module(module, drawn(2, 3, 8, 8), threshold=0.5)
+    assert found.switched_off["norm"] == int(small.sum()) > 0
+    assert torch.equal(found.snapped.norm.weight == 0, small)
+    first, *_ = found.ledger.layers()
+    assert first["after"] < 8  # one may stay for the border's sake
+    check(found.snapped, found, (3, 3, 8, 8))
+    assert nn.utils.parametrize.is_parametrized(module.norm)  # the module itself stays as it is
+
+
+def weight_normed():
+    module = switched_off(Small())
+    with pytest.warns(FutureWarning):
+        nn.utils.weight_norm(module.norm, dim=None)
+    return module
+
+
+class Keeps(Small):
+    def forward(self, x):
+        self.last = self.features(x)
+        return self.fc(self.last.mean((2, 3)))
+
+
+def called():
+    module = switched_off(Keeps())
+    module(drawn(2, 3, 8, 8))
+    return module
+
+
+class Counts(Small):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros((), dtype=torch.long))
+
+    def forward(self, x):
+        self.calls += 1
+        return super().forward(x)
 
 
 def test_frozen_statistics_and_images_in_bfloat16():

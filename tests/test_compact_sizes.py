@@ -164,7 +164,7 @@ def test_a_graph_for_one_size_is_better_than_none():
 def test_a_file_refuses_the_same_sizes_and_needs_no_gammabeta(branches, tmp_path):
     _, found = branches
     path = tmp_path / "net.safetensors"
-    path.write_bytes(encode(found.network))
+    found.save(path)
     assert load(path).conditions == found.network.conditions
     shutil.copy(network.__file__, tmp_path / "loader.py")
     code = (

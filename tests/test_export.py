@@ -10,7 +10,7 @@ import torch
 from test_compact import Depends, Mobile, images, switched_off
 from torch import nn
 
-from gammabeta import InputError, RunError, create_model, export
+from gammabeta import InputError, RunError, create_model, export, export_module
 from gammabeta.compact import compact_module
 from gammabeta.export import KEY, check_format, export_bytes
 
@@ -70,6 +70,30 @@ def test_what_cannot_be_traced_is_refused():
     with pytest.raises(InputError, match="this network cannot be exported") as error:
         export_bytes(Depends().eval(), images(), ".pt2", {})
     assert "\n" not in str(error.value)
+
+
+def test_the_module_stays_in_its_modes():
+    module = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2), nn.AdaptiveAvgPool2d(1)).train()
+    module[1].eval()
+    export_bytes(module, images(8), ".pt2", {})
+    assert [each.training for each in module] == [True, False, True]
+    assert module.training
+    failing = Depends().train()
+    with pytest.raises(InputError, match="cannot be exported"):
+        export_bytes(failing, images(8), ".pt2", {})
+    assert failing.training
+
+
+def test_a_file_is_written_in_one_call(tmp_path):
+    module = nn.Sequential(nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    path = tmp_path / "net.pt2"
+    assert export_module(module, images(8), str(path), {"a": 1}) < 1e-6
+    torch.testing.assert_close(torch.export.load(path).module()(images(8)), module(images(8)))
+    with pytest.raises(InputError, match=r"'.pb' is no format: write .onnx or .pt2"):
+        export_module(module, images(8), tmp_path / "net.pb")
+    with pytest.raises(InputError, match=r"there is no folder .*none"):
+        export_module(module, images(8), tmp_path / "none" / "net.pt2")
+    assert [each.name for each in tmp_path.iterdir()] == ["net.pt2"]
 
 
 def test_missing_packages_are_named(monkeypatch):

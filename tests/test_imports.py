@@ -109,8 +109,9 @@ def test_every_module_can_be_imported():
 def test_the_public_names():
     assert sorted(gammabeta.__all__) == [
         "Bank", "GammabetaError", "InputError", "Run", "RunError", "RunSpec", "Subset", "Verdict",
-        "__version__", "create_model", "grid", "load_delta", "load_network", "load_run", "progress",
-        "save_delta", "select", "sweep", "train", "train_members",
+        "__version__", "compact_module", "create_model", "export_module", "grid", "load_delta",
+        "load_network", "load_run", "progress", "save_delta", "select", "sweep", "train",
+        "train_members",
     ]  # fmt: skip
     assert all(hasattr(gammabeta, name) for name in gammabeta.__all__)
 

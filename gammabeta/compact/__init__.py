@@ -2,7 +2,7 @@
 exactly, BatchNorm is folded, and the result is held against the original before anyone gets it.
 
     smaller = compact_module(model, images, threshold=0.01)
-    Path("compact.safetensors").write_bytes(encode(smaller.network))
+    smaller.save("compact.safetensors")
     network = load("compact.safetensors")
 
 original.py takes the module apart from its wrappers, trace.py and reader.py draw the graph, fold.py
@@ -15,6 +15,7 @@ import copy
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -29,6 +30,7 @@ from gammabeta.compact.rewrite import shrink
 from gammabeta.compact.snap import batch_norms, check_threshold, snap
 from gammabeta.compact.trace import read_graph
 from gammabeta.compact.verify import Check, verify
+from gammabeta.disk import check_file, write_files
 from gammabeta.errors import InputError, RunError
 
 __all__ = [
@@ -70,6 +72,13 @@ class Compaction:
         """How many gammas became zero, by layer."""
         return {name: len(channels) for name, channels in self.zeros.items()}
 
+    def save(self, path: str | Path) -> None:
+        """Write the network to a file (.safetensors), whole or not at all; one that is there is
+        replaced. Raises InputError for a path that cannot be, RunError where the disk is full."""
+        path = Path(path)
+        check_file(path, "compact.safetensors")
+        write_files({path: encode(self.network)})
+
 
 def compact_module(
     module: nn.Module,
@@ -88,8 +97,7 @@ def compact_module(
     threshold whose zero would remove nothing keep their values: the same channels go, the logits
     are those of `module` with only the other small gammas at zero. about: JSON values that travel
     with the network. say: called with each phase of the work as it begins. `module` itself does
-    not change; of DataParallel and torch.compile the
-    network inside is taken.
+    not change; of DataParallel and torch.compile the network inside is taken.
 
     Raises InputError for a network without BatchNorm, one that cannot be traced or only for one
     number of images, and a threshold that empties a layer; RunError where a check fails.

@@ -1,8 +1,8 @@
 """A network as plain data: a list of nodes, their tensors, and the little that is needed to run it.
 
-This file imports torch and safetensors and nothing of gammabeta: copied beside a file that `save`
-wrote, it is all that is needed to use the network. No pickle. The tensors are those of the
-safetensors file; its metadata holds the nodes as JSON:
+This file imports torch and safetensors and nothing of gammabeta: copied beside a file that holds
+what `encode` makes, it is all that is needed to use the network. No pickle. The tensors are those
+of the safetensors file; its metadata holds the nodes as JSON:
 
     network = load("compact.safetensors")      # an ordinary torch.nn.Module, on the CPU, in fp32
     logits = network(images)                   # N 3 H W, normalised as network.about says

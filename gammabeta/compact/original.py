@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.utils._pytree import tree_leaves
 
 from gammabeta import sparse
@@ -18,7 +19,12 @@ def prepared(module: nn.Module) -> nn.Module:
     """A copy in evaluation mode, in fp32 on the CPU, without wrappers and with trained entries in
     their weights. Raises InputError for what cannot be compacted."""
     module = plain(module)
-    batch_norms(module)
+    for name, layer in batch_norms(module).items():
+        if "weight" not in layer._parameters and not parametrize.is_parametrized(layer):
+            raise InputError(
+                f"the gammas of {name} are computed at every call: make them plain parameters "
+                "first, for example with torch.nn.utils.remove_weight_norm"
+            )
     for name, layer in module.named_modules():
         enforcer = layer.__dict__.get("_gammabeta_statistics")
         if enforcer is not None and enforcer.policy == "batch":
@@ -27,10 +33,35 @@ def prepared(module: nn.Module) -> nn.Module:
                 "batch), so an image has no logits of its own: choose a policy first, with "
                 "gammabeta.statistics.set_statistics_policy(module, 'track')"
             )
-    copied = copy.deepcopy(module)
+    copied = _copy(module)
+    for layer in batch_norms(copied).values():
+        for kept in ("weight", "bias"):  # what is computed at every call is here what it is now
+            if parametrize.is_parametrized(layer, kept):
+                parametrize.remove_parametrizations(layer, kept)
     for entries in sparse.attached(copied).values():
         entries.detach()
     return copied.cpu().float().eval()
+
+
+def _copy(module: nn.Module) -> nn.Module:
+    """Raises InputError for a module that cannot be copied."""
+    try:
+        return copy.deepcopy(module)
+    except Exception as error:  # of torch: a tensor with a history; of others: locks, files
+        computed = [
+            f"{name}.{key}" if name else key
+            for name, layer in module.named_modules()
+            for key, value in vars(layer).items()
+            if isinstance(value, Tensor) and not value.is_leaf
+        ]
+        line = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+        raise InputError(
+            f"this network cannot be copied, as {computed[0]} keeps a tensor of its last call: set "
+            "it to None, or call the network under torch.no_grad()"
+            if computed
+            else f"this network cannot be copied with copy.deepcopy ({line}): leave out what holds "
+            "more than tensors"
+        ) from None
 
 
 def checked(images: Tensor) -> Tensor:

@@ -77,6 +77,11 @@ class Reader:
             | signature.inputs_to_buffers
             | signature.inputs_to_lifted_tensor_constants
         )
+        for name in signature.buffers_to_mutate.values():
+            raise InputError(
+                f"this network changes its buffer '{name}' at every call, in evaluation mode too: "
+                "let its forward do that only if self.training"
+            )
         output = None
         needed = _needed(self.program.graph)  # not what only checks sizes
         for node in self.program.graph.nodes:
@@ -127,7 +132,12 @@ class Reader:
             if _target(source) in _NORMS and self._norm(node, source):
                 return
         elif target in _SAME and _evaluates(node):
-            self.names[node] = self._input(node)
+            (first, *_) = node.args
+            assert isinstance(first, fx.Node)
+            if first in self.tensors:  # a copy of a parameter
+                self.tensors[node] = self.tensors[first]
+            else:
+                self.names[node] = self.names[first]
             return
         elif target in _CONVOLUTIONS:
             if self._conv(node, target):
@@ -136,10 +146,10 @@ class Reader:
             return
         self._plain(node, target)
 
-    def _input(self, node: fx.Node) -> str:
-        (first, *_) = node.args
-        assert isinstance(first, fx.Node)
-        return self.names[first]
+    def _input(self, node: fx.Node) -> str | None:
+        """The step that a node reads first, or None where that is a parameter."""
+        first = node.args[0] if node.args else None
+        return self.names.get(first) if isinstance(first, fx.Node) else None
 
     def _conv(self, node: fx.Node, target: str) -> bool:
         names: tuple[str, ...] = ("input", "weight", "bias", "stride", "padding", "dilation")
@@ -148,8 +158,8 @@ class Reader:
         given = dict(zip(names, node.args, strict=False)) | node.kwargs
         weight, bias = self._held(given.get("weight")), self._held(given.get("bias"))
         shape = _shape(given["input"])
-        known = weight is not None and (bias is not None or given.get("bias") is None)
-        if weight is None or not known or given.get("transposed"):
+        known = bias is not None or given.get("bias") is None
+        if weight is None or not known or self._input(node) is None or given.get("transposed"):
             return False
         kernel = weight[1].shape[2:]
         if len(shape) != weight[1].dim():  # one image without N
@@ -175,6 +185,8 @@ class Reader:
         weight, bias = self._held(given.get("weight")), self._held(given.get("bias"))
         if weight is None or (bias is None and given.get("bias") is not None):
             return False
+        if self._input(node) is None:
+            return False
         if len(_shape(given["input"])) != 2:
             return False
         self._layer(node, "linear", weight, bias, {})
@@ -185,7 +197,9 @@ class Reader:
     ) -> None:
         layer = weight[0].rpartition(".")[0] or op
         tensors = {"weight": weight[1].clone()} | ({"bias": bias[1].clone()} if bias else {})
-        made = Node(self._free(layer), op, (self._input(node),), settings, tensors)
+        source = self._input(node)
+        assert source is not None
+        made = Node(self._free(layer), op, (source,), settings, tensors)
         step = self._add(node, made, MIXES)
         step.layer, step.origin = layer, list(range(step.channels))
 
@@ -194,7 +208,8 @@ class Reader:
         x, weight, bias, mean, variance = source.args[:5]
         eps = source.args[7] if _target(source) == "aten.batch_norm.default" else source.args[6]
         held = [self._held(each) for each in (weight, bias, mean, variance)]
-        if held[2] is None or held[3] is None or len(_shape(x)) < 2:
+        before = self._input(source)
+        if held[2] is None or held[3] is None or before is None or len(_shape(x)) < 2:
             return False
         for given, found in zip((weight, bias), held[:2], strict=True):
             if given is not None and found is None:
@@ -203,7 +218,7 @@ class Reader:
         gamma, beta = (None if each is None else each[1] for each in held[:2])
         tensors = scale_and_shift(gamma, beta, held[2][1], held[3][1], eps)
         layer = held[2][0].rpartition(".")[0]
-        made = Node(self._free(layer), "affine", (self._input(source),), {}, tensors)
+        made = Node(self._free(layer), "affine", (before,), {}, tensors)
         step = self._add(node, made, EACH)
         step.norm, step.origin = layer, list(range(step.channels))
         return True
