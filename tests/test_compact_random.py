@@ -1,5 +1,6 @@
 """Compaction of random networks, as people write them."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
@@ -9,6 +10,7 @@ from test_compact_networks import check, drawn
 from torch import nn
 
 from gammabeta.compact import compact_module
+from gammabeta.compact.original import takes
 
 SLOW = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine
 
@@ -19,10 +21,8 @@ def modules(draw):
     torch.manual_seed(draw(st.integers(0, 10_000)))
     layers, width = [], 3
     for _ in range(draw(st.integers(1, 3))):
-        kind = draw(st.sampled_from(["plain", "plain", "block", "depthwise", "dense", "pool"]))
-        made = {
-            "plain": plain, "block": Block, "depthwise": depthwise, "dense": Joined, "pool": pool,
-        }[kind](draw, width)  # fmt: skip
+        kinds = (plain, plain, Block, depthwise, Joined, pool, Chooses, Places)
+        made = draw(st.sampled_from(kinds))(draw, width)
         layers.append(made)
         width = made.width
     if draw(st.booleans()):
@@ -93,9 +93,55 @@ def pool(draw, width):
     return made
 
 
-@settings(SLOW, max_examples=6)
-@given(modules())
-def test_random_networks(module):
-    found = compact_module(module, drawn(2, 3, 16, 16))
-    assert found.notes == []
-    check(module, found, (1, 3, 16, 16), (5, 3, 16, 16), (2, 3, 17, 20))
+class Chooses(nn.Module):
+    """Branches on sizes."""
+
+    def __init__(self, draw, width):
+        super().__init__()
+        self.width, self.at = width, draw(st.sampled_from([3, 6, 11]))
+        self.asks = draw(st.sampled_from(["odd", "wide", "large", "near"]))
+
+    def forward(self, x):
+        h, w = x.shape[2:]
+        answer = {
+            "odd": w % 2 == 1, "wide": w > h, "large": h * w >= 50, "near": h // self.at == 1,
+        }[self.asks]  # fmt: skip
+        return F.pad(x, (0, 1, 2, 0)) if answer else -x
+
+
+class Places(nn.Module):
+    """A parameter takes the way of the images."""
+
+    def __init__(self, draw, width):
+        super().__init__()
+        self.width = width
+        self.place = nn.Parameter(torch.randn(1, width, 1, 1))
+        self.mix, self.norm = nn.Conv2d(width, width, 1), nn.BatchNorm2d(width)
+        self.shares = draw(st.booleans())
+
+    def forward(self, x):
+        y = F.relu(self.norm(self.mix(F.dropout(self.place, 0.5, self.training))))
+        return self.mix(x) + y if self.shares else x * y
+
+
+SIDES = st.one_of(st.integers(1, 40), st.sampled_from([15, 16, 17, 32]))
+
+
+@settings(SLOW, max_examples=8)
+@given(modules(), st.tuples(SIDES, SIDES), st.lists(st.tuples(SIDES, SIDES), min_size=12))
+def test_random_networks(module, given, others):
+    """The same logits, or a refusal, whatever the size; never one for the size of the images."""
+    images = drawn(2, 3, *given)
+    if not takes(module, images, given):  # too small for its padding or pooling
+        return
+    found = compact_module(module, images)
+    check(module, found, (1, 3, *given), (5, 3, *given))
+    branches = any(isinstance(each, Chooses) for each in module.modules())
+    for size in others:
+        if takes(module, images, size):
+            if found.network.refusal((2, 3, *size)):
+                assert branches
+                with pytest.raises(ValueError, match="this network takes no images of"):
+                    found.network(drawn(2, 3, *size))
+            else:
+                check(module, found, (2, 3, *size))
