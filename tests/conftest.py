@@ -8,6 +8,9 @@ from run_folders import INPUTS, SPEC
 
 from gammabeta.store import RunFolder
 
+# Their asserts show values as those of tests do.
+pytest.register_assert_rewrite("drawn", "one_line", "switched_networks")
+
 # Without a GPU the Triton kernels run in Triton's interpreter. It looks when triton is imported.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
+from switched_networks import drawn
 from test_compact import images
-from test_compact_networks import drawn
 from test_compact_random import SLOW, modules
 from torch import nn
 

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from switched_networks import check, drawn
 from test_compact import switched_off
-from test_compact_networks import check, drawn
 from torch import nn
 
 from gammabeta.compact import compact_module

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import save_file
+from switched_networks import Small, drawn, lost
 from test_compact import switched_off
-from test_compact_networks import Small, drawn, lost
 from torch import nn
 
 from gammabeta import create_model

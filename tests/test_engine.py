@@ -6,54 +6,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny_engines import SMALL, WIDE, fitting, make_engine, small_data, train_epoch
 
-from gammabeta import RunSpec, create_model, passes, select
-from gammabeta.data import Split, make_dataset
+from gammabeta import create_model, passes, select
 from gammabeta.data.augment import epoch_plan
 from gammabeta.engine import choose_device, choose_engine
 from gammabeta.engine.eager import EagerEngine
-from gammabeta.engine.fused import FusedEngine, check_members, make_members, why_not
+from gammabeta.engine.fused import FusedEngine
 from gammabeta.engine.lean import LeanEngine
 from gammabeta.errors import InputError
-from gammabeta.train import plan_of
-
-SMALL = RunSpec(model="cifar_resnet_8_4", data="synthetic", epochs=4, batch_size=16, flip=True)
-
-
-def small_data(train=40, test=20, classes=10, seed=0):
-    draw = np.random.default_rng(seed)
-
-    def split(count):
-        images = draw.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
-        return Split(images, np.arange(count) % classes)
-
-    return make_dataset(
-        "synthetic", split(train), split(test), num_classes=classes, origin="random pixels"
-    )
-
-
-def make_engine(spec=SMALL, data=None, engine=EagerEngine):
-    data = data or small_data()
-    model = create_model(
-        spec.model, num_classes=data.num_classes, seed=spec.seed, norm_init=spec.norm_init
-    )
-    subset = select(model, spec.trainable, seed=spec.seed, statistics=spec.statistics)
-    return engine(model, subset, spec, data, torch.device("cpu"))
-
-
-def fitting(spec):
-    """The engines that take a spec."""
-    model = create_model(spec.model)
-    fused = why_not(spec, model, torch.device("cpu")) is None
-    return [EagerEngine, LeanEngine, *([FusedEngine] if fused else [])]
-
-
-def train_epoch(engine, epoch, factor=1.0):
-    spec, count = engine.spec, len(engine.data.train.labels)
-    engine.begin_epoch(plan_of(spec, epoch, count))
-    for start in range(0, count, spec.batch_size):
-        engine.step(start, min(start + spec.batch_size, count), factor)
-    return engine.totals()
 
 
 def plain_loop(spec, data, epochs):
@@ -143,9 +104,6 @@ SPECS = [
 
 
 CASES = [(engine, spec) for spec in SPECS for engine in fitting(spec)]
-WIDE = SMALL.replace(
-    model="cifar_resnet_8_16", norm_init="symmetric"
-)  # the compiled passes take it
 
 
 @pytest.mark.parametrize(
@@ -239,76 +197,6 @@ def test_training_gamma_and_beta_changes_nothing_else(engine):
     for name, parameter in made.model.named_parameters():
         trains = name in made.subset.trained
         assert torch.equal(parameter, start[name]) != trains, name
-
-
-HEAD = WIDE.replace(trainable="bn+output")
-
-
-def members(specs, data=None):
-    engines = [make_engine(spec, data, FusedEngine) for spec in specs]
-    check_members(specs, engines[0].model, torch.device("cpu"))
-    make_members(engines)
-    return engines
-
-
-def epoch_together(engines, epoch):
-    for engine in engines:
-        engine.begin_epoch(epoch_plan(engine.spec.seed, epoch, 40, crop_padding=4, flip=True))
-    for start in range(0, 40, 16):
-        for engine in engines:
-            engine.step(start, min(start + 16, 40), 1.0)
-    return [engine.totals() for engine in engines]
-
-
-@pytest.mark.parametrize("specs", [
-    [WIDE, WIDE.replace(lr=0.01), WIDE.replace(weight_decay=0.1)],
-    [WIDE, WIDE.replace(seed=1), WIDE.replace(seed=2, norm_init="ones")],
-    [HEAD, HEAD.replace(lr_by_role={"output": 0.1})],
-], ids=["one backbone", "replicates", "heads"])  # fmt: skip
-def test_members_are_what_they_would_be_alone(specs):
-    together = members(specs)
-    totals = [epoch_together(together, epoch) for epoch in range(2)][-1]
-    for spec, engine, total in zip(specs, together, totals, strict=True):
-        alone = make_engine(spec, engine=FusedEngine)
-        train_epoch(alone, 0)
-        assert train_epoch(alone, 1)[0] == pytest.approx(total[0], rel=1e-5)
-        assert alone.evaluate() == pytest.approx(engine.evaluate(), rel=1e-5)
-        for key, value in alone.state().items():
-            torch.testing.assert_close(engine.state()[key], value, rtol=1e-4, atol=1e-5)
-
-
-def test_engines_that_become_members_keep_their_momentum():
-    specs = [HEAD, HEAD.replace(lr=0.01), HEAD.replace(lr=0.02)]
-    alone, other, fresh = (make_engine(spec, engine=FusedEngine) for spec in specs)
-    train_epoch(alone, 0)
-    other.load(alone.state())
-    make_members([other, fresh])
-    for key, value in alone.state().items():
-        assert torch.equal(other.state()[key], value), key
-    kept = [value for key, value in fresh.state().items() if key.startswith("optimizer/")]
-    assert kept
-    assert not any(value.any() for value in kept)
-
-
-def test_a_member_that_leaves_does_not_hold_up_the_others():
-    one, two = members([WIDE, WIDE.replace(lr=0.01)])
-    for engine in (one, two):
-        engine.begin_epoch(epoch_plan(0, 0, 40, crop_padding=4, flip=True))
-    one.step(0, 16, 1.0)
-    before = one.state()
-    two.leave()
-    assert any(not torch.equal(value, before[key]) for key, value in one.state().items()
-               if key in before)  # fmt: skip
-    one.step(16, 32, 1.0)
-    assert one.totals()[0] > 0
-
-
-def test_members_must_be_alike():
-    model, cpu = create_model(WIDE.model), torch.device("cpu")
-    with pytest.raises(InputError, match="cannot differ in batch_size"):
-        check_members([WIDE, WIDE.replace(batch_size=8)], model, cpu)
-    with pytest.raises(InputError, match="only the fused engine trains members"):
-        check_members([WIDE.replace(trainable="all")] * 2, model, cpu)
 
 
 def test_loading_takes_steps_back_exactly():

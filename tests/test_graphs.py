@@ -3,11 +3,12 @@ replays them on the same tensors, so what has moved since, or must be waited for
 
 import pytest
 import torch
-from test_engine import HEAD, WIDE, epoch_plan, make_engine, members, small_data
+from tiny_engines import HEAD, WIDE, make_engine, members, small_data
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from gammabeta import create_model, select
+from gammabeta.data.augment import epoch_plan
 from gammabeta.engine import graphs
 from gammabeta.engine.eager import EagerEngine
 from gammabeta.engine.fused import FusedEngine

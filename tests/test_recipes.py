@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_engine import fitting, make_engine, small_data
+from tiny_engines import fitting, make_engine, small_data
 
 import gammabeta
 from gammabeta import RunSpec, create_model
