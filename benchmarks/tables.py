@@ -17,7 +17,7 @@ from typing import Any
 from pieces import table, where
 from tables_compact import compact_latency, compact_networks, compact_pruning
 from tables_images import imagenette, loader
-from tables_speed import floors, gpu, loss_cpu, members_cpu, speed_cpu
+from tables_speed import floors, gpu, loss_cpu, loss_double, members_cpu, speed_cpu
 from tables_tasks import tasks
 
 from gammabeta.analysis import in_percent, spread
@@ -163,6 +163,10 @@ TABLES: dict[str, tuple[Callable[[Path], str], str]] = {
     ),
     "tune": (tune, "benchmarks/keep_results.py RUNS results/tune.json"),
     "loss_cpu": (loss_cpu, "benchmarks/loss.py --out results/loss_cpu.json --data-dir DIR"),
+    "loss_double": (
+        loss_double,
+        "benchmarks/loss.py --double --steps 100 --out results/loss_double.json --data-dir DIR",
+    ),
     "cifar10": (cifar10, "benchmarks/keep_results.py RUNS results/cifar10.json --data cifar10"),
     "loader": (loader, "benchmarks/loader.py --out results/loader.json --data-dir DIR"),
     "imagenette": (

@@ -105,7 +105,14 @@ def members_cpu(results: Path) -> str:
 
 
 def loss_cpu(results: Path) -> str:
-    found = json.loads((results / "loss_cpu.json").read_text())
+    return _losses(json.loads((results / "loss_cpu.json").read_text()))
+
+
+def loss_double(results: Path) -> str:
+    return _losses(json.loads((results / "loss_double.json").read_text()))
+
+
+def _losses(found: dict[str, Any]) -> str:
     body = [
         [
             f"{row['kind']}: {row['what']} {row['precision']}",
@@ -119,10 +126,15 @@ def loss_cpu(results: Path) -> str:
     last, steps = found["last"], found["steps"]
     head = ["", f"mean of the last {last} steps", "off", f"step {steps}", "off"]
     what = f"{found['model']}, `{found['trainable']}`, batch {found['batch']}, {found['data']}."
-    tail = [f"Standard deviation over the orders of the data: {noise(found, 'another order')}."]
+    tail = []
+    if any(row["kind"] == "another order" for row in found["rows"]):
+        spread = noise(found, "another order")
+        tail.append(f"Standard deviation over the orders of the data: {spread}.")
     if sum(row["kind"] == "other rounding" for row in found["rows"]) > 1:
         tail += [f"Over roundings: {noise(found, 'other rounding')}."]
-    return f"{what} {where(found['environment'])}\n\n{table(head, body)}\n\n{' '.join(tail)}"
+    return (
+        f"{what} {where(found['environment'])}\n\n{table(head, body)}\n\n{' '.join(tail)}".rstrip()
+    )
 
 
 def off(share: float) -> str:
