@@ -14,10 +14,14 @@ import tempfile
 from pathlib import Path
 
 import torch
-from transformers import ViTConfig, ViTForImageClassification
 
 import gammabeta
 from gammabeta.data import load_dataset
+
+try:
+    from transformers import ViTConfig, ViTForImageClassification
+except ImportError:
+    raise SystemExit("this example needs transformers: pip install transformers") from None
 
 RATES = (0.003, 0.01, 0.03)  # of AdamW, for every subset
 

@@ -148,7 +148,8 @@ def group_rows(rows: Iterable[RunRow]) -> list[GroupRow]:
 
 
 def sections(runs: Iterable[RunFolder]) -> list[Section]:
-    """Runs sorted into those that can be compared, the section with most finished runs first."""
+    """Runs sorted into those that can be compared, the section with most finished runs first; of
+    equally many, the longest."""
     members: dict[tuple[str, str, str], list[tuple[RunFolder, RunRow]]] = {}
     for run in runs:
         row = _row(run)
@@ -160,7 +161,14 @@ def sections(runs: Iterable[RunFolder]) -> list[Section]:
             groups = tuple(group_rows(rows))
             folders = tuple(run for run, row in pairs if row.status != DAMAGED)
             found.append(Section(data, model, json.loads(recipe), folders, rows, groups, sha256))
-    return sorted(found, key=lambda section: -sum(group.n for group in section.groups))
+    return sorted(found, key=lambda section: (-sum(group.n for group in section.groups),
+                                              -_length(section)))  # fmt: skip
+
+
+def _length(section: Section) -> int:
+    """Training images that a run of a section sees."""
+    images = max((run.inputs["data"]["train"] for run in section.runs), default=0)
+    return int(section.recipe.get("epochs", 0)) * images
 
 
 def _by_data(

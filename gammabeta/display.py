@@ -11,7 +11,7 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.table import Table
 
-from gammabeta.analysis import in_percent, plain, run_rows, spread
+from gammabeta.analysis import DAMAGED, counted, in_percent, plain, run_rows, spread
 from gammabeta.errors import no_runs
 from gammabeta.names import PAPER_NETWORKS
 from gammabeta.paper import published_accuracy
@@ -248,7 +248,8 @@ def print_runs(folders: list[RunFolder], root: Path, as_json: bool) -> None:
         table.add_column(
             name, justify="right" if name in ("seed", "epochs", "accuracy") else "left"
         )
-    for row in rows:
+    table.add_column("chosen", overflow="fold")
+    for folder, row in zip(folders, rows, strict=True):
         table.add_row(
             row.id,
             row.status,
@@ -258,11 +259,19 @@ def print_runs(folders: list[RunFolder], root: Path, as_json: bool) -> None:
             str(row.seed) if row.model else "",
             f"{row.epochs_done}/{row.epochs or '?'}",
             percent(row.test_accuracy),
+            "" if row.status == DAMAGED else _chosen(folder),
         )
     make_console(sys.stdout).print(table)
     for row in rows:
         if row.error:
             print(f"{row.id} {row.status}: {row.error}")
+
+
+def _chosen(folder: RunFolder) -> str:
+    """What a run's spec has in place of the defaults, but for what has a column of its own."""
+    chosen = RunSpec.from_dict(folder.spec).chosen()
+    own = ("model", "trainable", "data", "seed", "epochs")
+    return ", ".join(f"{key}={plain(each)}" for key, each in chosen.items() if key not in own)
 
 
 def run_dict(folder: RunFolder, tensors: bool = False) -> dict[str, Any]:
@@ -358,16 +367,14 @@ def percent(share: float | None) -> str:
     return "-" if share is None else f"{in_percent(share, 2)}%"
 
 
-def counted(count: int, noun: str) -> str:
-    """'1 epoch', '2 epochs'."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def duration(seconds: float) -> str:
-    """'8 s', '3 min 20 s', '2 h 05 min'."""
+    """'8 s', '3 min 20 s', '2 h 05 min', '12 days', '4.1 years'."""
     seconds = round(seconds)
     if seconds < 60:
         return f"{seconds} s"
     if seconds < 3600:
         return f"{seconds // 60} min {seconds % 60:02d} s"
-    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+    days = seconds / 86400
+    if days < 3:
+        return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+    return f"{days:.0f} days" if days < 730 else f"{days / 365.25:,.1f} years"

@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from gammabeta import passes
+from gammabeta.analysis import counted
 from gammabeta.display import (
-    counted,
     duration,
     make_console,
     percent,

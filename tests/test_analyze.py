@@ -44,6 +44,7 @@ def test_every_probe_is_made_once_and_says_from_what(run, capsys, monkeypatch):
     for word in ("|gamma| < 0.01", "as many random", "dead", "blocks.0.relu2", "clamped below"):
         assert word in out
     folder = run.folder.path / "probe"
+    assert out.splitlines()[-1].endswith(f"{run.id}/probe")
     assert files(folder) == sorted(f"{name}.json" for name in PROBES)
     for name in PROBES:
         found = run.folder.probe(name)
@@ -99,7 +100,7 @@ def test_json_and_several_runs(run, capsys, tmp_path):
         written = json.loads((tmp_path / row["probes"]["activity"]["path"]).read_text())
         assert written["summary"]["share"] == row["probes"]["activity"]["share"]
     code, out, err = call(capsys, *arguments)
-    assert (code, err, len(out.splitlines())) == (0, "", 3)
+    assert (code, err, len(out.splitlines())) == (0, "", 4)
     code, _, err = call(capsys, *arguments, "--again")
     assert (code, len(err.splitlines())) == (0, 4)
 

@@ -82,8 +82,10 @@ def _analyze(options: argparse.Namespace) -> None:
         print(json.dumps(shown, indent=1))
         return
     _print_runs(made)
-    if len(made) == 1:
+    if alone := len(made) == 1:
         _print_layers(made[0][1])
+    where = made[0][0].folder.path / "probe" if alone else "probe/ of each run's folder"
+    print(f"kept in {where}")
 
 
 def _said(run_id: str) -> Callable[[str], None]:

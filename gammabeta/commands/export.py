@@ -79,7 +79,8 @@ def _export(options: argparse.Namespace) -> None:
     if options.latency:
         _print_latency(shown["latency"])
     how = "onnxruntime" if out.suffix == ".onnx" else "the loaded program"
-    print(f"wrote {out}{note}: {len(data):,} bytes; {how} is within {difference:.0e} of torch")
+    near = f"within {difference:.0e} of torch" if difference else "equal to torch"
+    print(f"wrote {out}{note}: {len(data):,} bytes; {how} is {near}")
 
 
 def _print_latency(rows: list[dict[str, Any]]) -> None:

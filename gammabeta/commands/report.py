@@ -25,6 +25,7 @@ def add(commands: Any) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
+    from gammabeta.analysis import counted
     from gammabeta.paper import PUBLISHED
     from gammabeta.report import check_out, write_report
     from gammabeta.reproduce import check_out as check_folder
@@ -42,4 +43,5 @@ def _report(options: argparse.Namespace) -> None:
     print(f"wrote {options.out}{note}")
     if folder is not None:
         files = write_all(runs_folder(options), folder)
-        print(f"wrote {len(files)} files into {folder}: {', '.join(file.name for file in files)}")
+        names = ", ".join(file.name for file in files)
+        print(f"wrote {counted(len(files), 'file')} into {folder}: {names}")

@@ -120,7 +120,8 @@ def _run(options: argparse.Namespace, plans: list[Any]) -> None:
 
 
 def _print_plans(plans: list[Any], as_json: bool, with_runs: bool) -> None:
-    from gammabeta.display import counted, duration, make_console
+    from gammabeta.analysis import counted
+    from gammabeta.display import duration, make_console
 
     if as_json:
         print(json.dumps([_plan_dict(each, with_runs) for each in plans], indent=1))

@@ -53,6 +53,7 @@ def add(commands: Any) -> None:
 
 
 def _tune(options: argparse.Namespace) -> None:
+    from gammabeta.analysis import counted
     from gammabeta.display import print_tuned
     from gammabeta.listen import TrainDisplay
     from gammabeta.tune import delta_name, plan, save, tune
@@ -78,7 +79,7 @@ def _tune(options: argparse.Namespace) -> None:
             save(each, path)
         rows = print_tuned(tuned, files, options.json)
         write_atomically(out / "tune.json", encode_json(rows))
-    print(f"wrote {out / 'tune.json'} and {len(files)} deltas", file=sys.stderr)
+    print(f"wrote {out / 'tune.json'} and {counted(len(files), 'delta')}", file=sys.stderr)
 
 
 @contextlib.contextmanager

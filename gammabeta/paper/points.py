@@ -92,9 +92,11 @@ def views(experiment: Experiment, runs: Iterable[RunFolder]) -> list[View]:
     there = {tuple(run.spec.get(key) for key in _TOLD_APART) for run in runs}
     sizes = _other_sizes(experiment, runs)
     found = []
+    # other images answer questions on networks, not one on other data: a hundred classes, ImageNet
+    stand_ins = STAND_INS if {point.data for point in experiment.points} == {"cifar10"} else ()
     for scale in SCALES.values():
         for precision in CHOICES["precision"]:
-            for data, size in ((None, None), *((each, None) for each in STAND_INS),
+            for data, size in ((None, None), *((each, None) for each in stand_ins),
                                *((None, each) for each in sizes)):  # fmt: skip
                 if not any(
                     (*_lengths(point, scale), precision, data or point.data) in there

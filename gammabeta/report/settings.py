@@ -207,6 +207,8 @@ def caption(view: View, key: str) -> str:
     if view.experiment.axis == "threshold":
         return caption_measured(view, key)
     text = view.experiment.caption
+    if view.data in STAND_INS:
+        text = text.replace("CIFAR-100", view.data).replace("CIFAR-10", view.data)
     n = max((len(point.runs) for point in view.done), default=0)
     if n > 1:
         text += " Lines and points are means over n seeds, bands and whiskers reach from the lowest"
