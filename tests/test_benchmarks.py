@@ -86,6 +86,7 @@ TASKS = ["--data", "digits", "--model", "cifar_resnet_8_4", "--epochs", "1", "--
          "--mixed", "50", "--batch-size", "100"]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_tasks_are_trained_once_and_their_table_quotes_them(call, tmp_path, capsys):
     out, deltas = tmp_path / "tasks.json", tmp_path / "deltas"
     call("tasks", "--out", out, "--deltas", deltas, *TASKS)
@@ -125,6 +126,7 @@ def test_tasks_are_trained_once_and_their_table_quotes_them(call, tmp_path, caps
     assert len(again["train_loss"]) == 2
 
 
+@pytest.mark.slow
 def test_a_bank_that_answers_otherwise_fails_the_script(call, tmp_path, monkeypatch):
     forward = Bank.forward
     monkeypatch.setattr(
@@ -158,6 +160,7 @@ def test_the_table_of_tune_marks_the_rate_that_was_tested(tmp_path):
     assert "| `beta` | 1,770 | - | 20.0 | - |" in text
 
 
+@pytest.mark.slow
 def test_speed_goes_on_and_its_table_quotes_it(call, tmp_path, capsys):
     out = tmp_path / "speed_cpu.json"
     given = ["--out", out, "--models", "cifar_resnet_8", "--repeats", "5", "--contenders", "lean",
@@ -286,6 +289,7 @@ def test_compact_wants_torch_pruning_where_it_is_asked_for(call, tiny, tmp_path,
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_what_compact_says_of_a_network(tiny):
     compact = script("compact")
     deployed = deploy.open_run(tiny)

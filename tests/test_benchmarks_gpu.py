@@ -142,6 +142,7 @@ def test_runs_are_trained_by_engines_that_hold_in_their_precision_and_subset():
     assert len({spec.id for spec in gpu.PAPER}) == 3 + 20 - 2 + 9 + 2 + 30 + 6
 
 
+@pytest.mark.slow
 def test_a_wrong_engine_fails_the_check(monkeypatch, tmp_path):
     told = []
     one, pair = pieces.SMOKE

@@ -90,13 +90,13 @@ def images(size=32, count=3):
 
 NETWORKS = {
     "resnet": (lambda: create_model("cifar_resnet_8_4"), 32),
-    "report": (lambda: create_model("report_resnet20"), 32),
     "imagenet": (lambda: create_model("imagenet_resnet_18_4"), 64),
     "mobile": (Mobile, 32),
     "squeeze": (Squeeze, 32),
     "foreign": (Foreign, 16),
 }
-SLOW = {"vgg": (lambda: create_model("cifar_vgg_11"), 32),
+SLOW = {"report": (lambda: create_model("report_resnet20"), 32),
+        "vgg": (lambda: create_model("cifar_vgg_11"), 32),
         "bottleneck": (lambda: create_model("imagenet_resnet_50_4"), 64)}  # fmt: skip
 
 

@@ -209,6 +209,7 @@ def test_what_is_per_channel_must_be_plain_too():
     torch.testing.assert_close(ours, native.normalise(z, s, t, relu=True, keep=False)[0])
 
 
+@pytest.mark.slow
 def test_a_compiler_with_arguments(monkeypatch, tmp_path):
     monkeypatch.setenv("GAMMABETA_CACHE", str(tmp_path))
     monkeypatch.setenv("CXX", "g++ -O1")
@@ -217,6 +218,7 @@ def test_a_compiler_with_arguments(monkeypatch, tmp_path):
     native.library.cache_clear()
 
 
+@pytest.mark.slow
 def test_other_processors_compile_the_passes_too(monkeypatch, tmp_path):
     """The code without AVX-512 is another one; here it is compiled and held against the twin."""
     made = tmp_path / "plain.so"

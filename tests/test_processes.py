@@ -44,7 +44,7 @@ def assert_equal(one, two, rtol=1e-9):
         torch.testing.assert_close(others[name], value, rtol=rtol, atol=rtol, msg=name)
 
 
-@pytest.mark.parametrize("engine", ["lean", "eager"])
+@pytest.mark.parametrize("engine", ["lean", pytest.param("eager", marks=pytest.mark.slow)])
 def test_two_processes_give_the_numbers_of_one(tmp_path, monkeypatch, engine):
     specs = [SPEC.replace(trainable=words) for words in ("bn", "all", "random:2")]
     specs.append(SPEC.replace(statistics="batch", optimizer="adam", label_smoothing=0.1))
