@@ -26,7 +26,7 @@ demo: $(READY)
 	@$(BIN)/gammabeta demo
 
 test: lint
-	@$(BIN)/pytest -n 2 --dist worksteal
+	@$(BIN)/pytest -n 3 --dist worksteal
 
 lint: $(READY)
 	@$(BIN)/ruff check .

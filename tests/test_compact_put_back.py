@@ -142,6 +142,7 @@ def test_each_zero_that_stays_is_needed(make, needed):
     assert assert_least(make(), found, gone) == needed
 
 
+@pytest.mark.slow
 @settings(SLOW, max_examples=2)
 @given(modules())
 def test_of_random_networks_the_same_channels_go(module):

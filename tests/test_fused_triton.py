@@ -101,7 +101,7 @@ def near(ours, theirs, tolerance, name):
     [
         ("cifar_resnet_8_3", Fine, 3, True),  # odd numbers of channels
         ("cifar_resnet_14_3", Torn, 1, False),  # identity skips between blocks
-        ("cifar_resnet_8_16", Blocks, 1, True),
+        pytest.param("cifar_resnet_8_16", Blocks, 1, True, marks=pytest.mark.slow),
     ],
 )
 def test_a_step_equals_the_twin(name, program, count, head):
@@ -109,6 +109,7 @@ def test_a_step_equals_the_twin(name, program, count, head):
     check_step(ours, twin, *batch(1, count), smoothing=0.1 if head else 0.0)
 
 
+@pytest.mark.slow
 def test_members_with_networks_and_batches_of_their_own():
     ours, twin = pair(networks("cifar_resnet_8_3", [0, 1]), head=True)
     check_step(ours, twin, *batch(2, 1))

@@ -86,10 +86,12 @@ def same(ours, judge, near=1e-4):
 @pytest.mark.parametrize(
     "changes",
     [
-        {}, {"trainable": "all"}, {"trainable": "random:2"}, {"trainable": "none"},
-        {"precision": "bf16", "trainable": "bn+output"}, {"momentum": 0.0},
-        {"nesterov": True, "lr_by_role": {"gamma": 0.05}}, {"statistics": "batch"},
-        {"statistics": "frozen"}, {"label_smoothing": 0.1},
+        {}, {"trainable": "random:2"}, {"nesterov": True, "lr_by_role": {"gamma": 0.05}},
+        {"precision": "bf16", "trainable": "bn+output"}, {"statistics": "batch"},
+        *(pytest.param(changes, marks=pytest.mark.slow) for changes in (
+            {"trainable": "all"}, {"trainable": "none"}, {"momentum": 0.0},
+            {"statistics": "frozen"}, {"label_smoothing": 0.1},
+        )),
     ],
     ids=str,
 )  # fmt: skip
@@ -118,7 +120,7 @@ def test_what_cannot_be_captured_is_not(tapes):
     assert tapes == []
 
 
-@pytest.mark.parametrize("engine", [LeanEngine, FusedEngine])
+@pytest.mark.parametrize("engine", [pytest.param(LeanEngine, marks=pytest.mark.slow), FusedEngine])
 def test_a_graph_forgets_what_was_loaded_over(tapes, engine):
     spec = HEAD.replace(lr=0.02)
     one, other = make_engine(spec, engine=engine), make_engine(spec, engine=engine)

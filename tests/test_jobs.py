@@ -76,7 +76,7 @@ def parent(folder: str) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has neither signal")
-@pytest.mark.parametrize("kind", ["SIGTERM", "SIGKILL"])
+@pytest.mark.parametrize("kind", [pytest.param("SIGTERM", marks=pytest.mark.slow), "SIGKILL"])
 def test_no_process_outlives_its_parent(tmp_path, kind):
     """SIGTERM is as Ctrl-C to the parent; killed outright, its children notice by themselves. With
     children that went on this would time out."""
@@ -111,6 +111,7 @@ def starting(folder: str) -> None:
         list(in_processes(linger, [f"{folder}/a", f"{folder}/b"], 2))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no process groups to interrupt")
 def test_ctrl_c_while_processes_start_prints_nothing(tmp_path):
     code = f"import test_jobs; test_jobs.starting({str(tmp_path)!r})"
