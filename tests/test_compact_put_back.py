@@ -60,6 +60,7 @@ def stream():
     return module
 
 
+@pytest.mark.slow
 def test_only_zeros_that_remove_something_stay():
     torch.manual_seed(0)
     module = stream()

@@ -147,6 +147,7 @@ def test_where_no_box_fits_it_is_the_largest_in_the_middle():
     assert left == (1000 - wide) // 2
 
 
+@pytest.mark.slow
 def test_only_a_jpeg_needs_simplejpeg(monkeypatch):
     monkeypatch.setitem(sys.modules, "simplejpeg", None)  # as if it were not installed
     with pytest.raises(InputError, match="pip install simplejpeg"):

@@ -72,6 +72,7 @@ def test_compact_writes_a_network_and_a_ledger(here, trained, capsys):
     torch.testing.assert_close(network(few), snapped(few).detach(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_compact_can_keep_gammas_whose_zero_removes_nothing(here, trained, capsys):
     words = ("compact", trained.id, "--threshold", "0.1", "--images", "20")
     code, out, err = call(capsys, trained, *words, "--keep-idle")
@@ -113,6 +114,7 @@ def test_compact_tells_what_happened(here, trained, capsys):
         assert words in out
 
 
+@pytest.mark.slow
 def test_phases_are_told_in_order(here, trained, capsys, monkeypatch):
     monkeypatch.setattr(listen, "PLAIN_SECONDS", 0)
     code, _, err = call(capsys, trained, "export", trained.id, "m.pt2", "--compact")

@@ -54,6 +54,7 @@ def test_compact_and_export(compact):
     assert 0 < float(apart) < 1
 
 
+@pytest.mark.slow
 def test_compact_and_export_without_onnx(compact, monkeypatch):
     monkeypatch.setattr(export, "_there", lambda name: False)
     out = compact()

@@ -35,7 +35,7 @@ def test_pt2_takes_any_number_of_images_and_says_how_they_are_normalised():
         torch.testing.assert_close(program.module()(some), network(some))
 
 
-@pytest.mark.parametrize("compacted", [False, True])
+@pytest.mark.parametrize("compacted", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_onnx_is_one_file_with_any_number_of_images(compacted, tmp_path):
     module = switched_off(create_model("cifar_resnet_8_4"))
     if compacted:

@@ -123,6 +123,7 @@ def test_members_share_one_backbone_and_one_batch():
     assert ours.first(on_device(images, labels)[0]).shape[0] == 1  # one stem for all
 
 
+@pytest.mark.slow
 def test_members_share_a_batch_but_no_backbone():
     ours, twin = pair(networks("cifar_resnet_8_3", [0, 1]))
     images, _ = on_device(*batch(1, 1))
@@ -148,6 +149,7 @@ def test_means_far_from_zero_cost_no_digits():
         near(ours.inv[:, layer.place].double(), twin.inv[:, layer.place], 1e-2, layer.norm)
 
 
+@pytest.mark.slow
 def test_the_last_bit_and_the_memory_stay_and_a_short_batch_changes_neither():
     ours, twin = pair(networks("cifar_resnet_8_3", [0]))
     images, labels = batch(1, 3)

@@ -40,6 +40,7 @@ def test_answers_come_back_and_a_death_is_noticed(tmp_path):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_what_is_given_up_ends_and_begins_nothing(tmp_path):
     """As after Ctrl-C: the generator is closed where it waits."""
     pieces = [str(tmp_path / name) for name in ("quick", "b", "c", "d", "e", "f")]

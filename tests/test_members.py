@@ -123,7 +123,7 @@ def test_killed_at_random_moments_is_as_never_killed(tmp_path):
 WILD = SPEC.replace(lr=1e30, trainable="bn+output")  # of all, only the fused engine trains these
 
 
-@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("place", [0, pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_member_that_fails_does_not_stop_the_others(tmp_path, place):
     specs = [WILD.replace(lr=0.1), WILD.replace(lr=0.01)]
     specs.insert(place, WILD)

@@ -183,6 +183,7 @@ def test_a_source_that_does_not_compile_leaves_nothing_behind(monkeypatch, tmp_p
     native.library.cache_clear()
 
 
+@pytest.mark.slow
 def test_a_torn_library_is_compiled_again(monkeypatch, tmp_path):
     monkeypatch.setenv("GAMMABETA_CACHE", str(tmp_path))
     native.library.cache_clear()

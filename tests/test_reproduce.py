@@ -84,6 +84,7 @@ def test_no_step_is_timed_where_no_estimate_is_shown(tmp_path, capsys, timed):
     assert [spec.trainable for spec in timed] == ["bn"]
 
 
+@pytest.mark.slow
 def test_the_size_of_images_changes_runs_on_imagenet_alone(tmp_path):
     chosen = {"data": None, "networks": (), "subsets": ["all"], "scale": "paper", "precision": None}
     plans = _plans(tmp_path, ["imagenet", "depth"], image_size=128, **chosen)

@@ -94,7 +94,9 @@ def test_a_finished_run_is_not_run_again(tmp_path):
     assert events == []
 
 
-@pytest.mark.parametrize("subset", ["bn", "random:2+output", "none"])
+@pytest.mark.parametrize(
+    "subset", ["bn", "random:2+output", pytest.param("none", marks=pytest.mark.slow)]
+)
 def test_stopped_after_an_epoch_and_resumed_is_as_never_stopped(tmp_path, subset):
     spec = SPEC.replace(trainable=subset, optimizer="adam")
     whole = train(spec, tmp_path / "whole")
