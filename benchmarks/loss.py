@@ -8,8 +8,9 @@ The judge is plain torch in fp32: NCHW, stock modules. Its noise is measured twi
 order of the data (seeds 1 and 2), and with other rounding only, from a start at which every gamma
 is one step of fp32 larger or smaller (four draws). Training magnifies rounding, so in fp32 no
 engine can stay at the judge. With --double, `lean` is held against plain torch in double
-precision, whose rounding is 2^29 times smaller: more than rounding would show there (slow: seconds
-a step on a CPU). Without --data-dir the data is synthetic.
+precision, whose rounding is 2^29 times smaller: an error in its functions or its conversion would
+show there. The compiled passes take no doubles, so their plain twin runs (slow: seconds a step on a
+CPU). Without --data-dir the data is synthetic.
 """
 
 import argparse
