@@ -93,14 +93,14 @@ class Costs:
             measured += like
             timed += [] if when is None else [when]
             images = self.images[spec.data]
-            whole = _steps(spec, images[0]) * each * (1 + _evaluation(spec, *images))
+            whole = _steps(spec, images[0]) * each * (1 + evaluation_share(spec, *images))
             seconds += whole * (1 - self.begun.get(spec.id, 0) / spec.epochs)
         for spec, count in evaluations:
             each, when, _ = self._seconds(spec) if count else (0.0, None, False)
             timed += [] if when is None else [when]
             images = self.images[spec.data]
             epoch = _steps(spec, images[0]) / spec.epochs * each
-            seconds += count * epoch * _evaluation(spec, *images)
+            seconds += count * epoch * evaluation_share(spec, *images)
         return Estimate(seconds, len(specs), measured, min(timed, default=None))
 
     def _seconds(self, spec: RunSpec) -> tuple[float, float | None, bool]:
@@ -208,7 +208,7 @@ def _steps(spec: RunSpec, train: int) -> int:
     return spec.epochs * math.ceil(count / spec.batch_size)
 
 
-def _evaluation(spec: RunSpec, train: int, test: int) -> float:
+def evaluation_share(spec: RunSpec, train: int, test: int) -> float:
     """Evaluation as a share of training an epoch: forward only, which for each image is the whole
     step where nothing trains, half where inputs have gradients, a third where weights have, too."""
     test = min(test, spec.test_subsample or test)

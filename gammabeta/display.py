@@ -3,7 +3,8 @@
 import json
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
@@ -191,18 +192,20 @@ def print_tuned(
 def print_plan(
     specs: Sequence[RunSpec],
     teams: Sequence[Sequence[RunSpec]],
+    alone: Mapping[str, str],
     varied: Sequence[str],
     root: Path,
     as_json: bool,
 ) -> None:
-    """Which runs a sweep consists of, what is there of them, and which train in step."""
+    """Which runs a sweep consists of, what is there of them, and which train in step. alone: of the
+    others, by id, why they do not."""
     places = {spec.id: number for number, team in enumerate(teams, start=1) for spec in team}
-    together = {spec.id for team in teams if len(team) > 1 for spec in team}
     rows: list[dict[str, Any]] = [
         {
             "id": spec.id,
             "status": "new" if folder is None else folder.status,
             "team": places.get(spec.id),
+            "alone": alone.get(spec.id),
             "spec": spec.to_dict(),
         }
         for spec in specs
@@ -217,15 +220,17 @@ def print_plan(
     for name in ("id", "status", "trains"):
         table.add_column(name)
     for spec, row in zip(specs, rows, strict=True):
-        how = f"in team {row['team']}" if spec.id in together else "alone"
+        how = "alone" if spec.id in alone else f"in team {row['team']}"
         values = spec_values(spec, varied)
         table.add_row(*values, spec.id, row["status"], how if spec.id in places else "-")
     make_console(sys.stdout).print(table)
-    left, alone = len(places), len(places) - len(together)
+    left = len(places)
     parts = [f"{len(team)} in team {places[team[0].id]}" for team in teams if len(team) > 1]
-    parts += [f"{alone} alone"] * (alone > 0)
+    parts += [f"{len(alone)} alone"] * bool(alone)
     told = f"{left} of {counted(len(specs), 'run')} to train"
     print(": ".join([told, *[", ".join(parts)] * (left > 0)]))
+    for reason, count in Counter(alone.values()).items():
+        print(f"{count} alone: {reason}")
 
 
 def spec_values(spec: RunSpec, names: Iterable[str]) -> list[str]:

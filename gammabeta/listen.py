@@ -1,7 +1,7 @@
 """What is said while something works, all of it on stderr.
 
 `TrainDisplay` listens to `train` for the command line: a bar on a terminal, plain lines elsewhere;
-`progress` is for Python. `Phases` is for commands that do not train.
+`progress` is for Python. `Phases` and `Portions` are for commands that do not train.
 """
 
 import sys
@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from gammabeta import passes
 from gammabeta.analysis import counted
+from gammabeta.cost import evaluation_share
 from gammabeta.display import (
     duration,
     make_console,
@@ -204,6 +205,24 @@ class Phases:
             self.within = False
 
 
+class Portions:
+    """Says on stderr what is worked on, and every PLAIN_SECONDS how much of it is done; called with
+    both, 0..1, and with 0 at the beginning of each."""
+
+    def __init__(self) -> None:
+        self.began = self.printed = time.perf_counter()
+
+    def __call__(self, what: str, share: float) -> None:
+        now = time.perf_counter()
+        if share == 0:
+            print(f"{what} ...", file=sys.stderr)
+            self.began = self.printed = now
+        elif now - self.printed >= PLAIN_SECONDS and share < 1:
+            left = duration((1 - share) * (now - self.began) / share)
+            print(f"{what}, {share:.0%} done, {left} left", file=sys.stderr)
+            self.printed = now
+
+
 def progress(event: Event) -> None:
     """Say what begins and how each epoch ended: `train(spec, listen=gammabeta.progress)`.
 
@@ -249,7 +268,7 @@ def print_start(console: Console, event: Start) -> None:
         f"{event.engine} engine ({event.why}) on {event.device}, {spec.precision}: "
         f"{milliseconds:.0f} ms a step{together}, "
         f"{counted(_steps(event), 'step')} an epoch, "
-        f"{counted(spec.epochs - event.epoch, 'epoch')}: about {_expected(event)}"
+        f"{counted(spec.epochs - event.epoch, 'epoch')}: about {duration(expected_seconds(event))}"
     )
 
 
@@ -260,7 +279,7 @@ def print_other(console: Console, event: Start, known: RunSpec) -> None:
     told = [", ".join(_values(spec, list(fields)))]
     if spec == event.team[0]:
         together = "" if event.members == 1 else f"{event.members} in step, "
-        told.append(f"{together}about {_expected(event)}")
+        told.append(f"{together}about {duration(expected_seconds(event))}")
     console.print(f"run {event.run.id}: {'; '.join((*told, *event.notes))}")
 
 
@@ -283,9 +302,9 @@ def _steps(event: Start) -> int:
     return -(-len(event.data.train.labels) // event.run.spec.batch_size)
 
 
-def _expected(event: Start) -> str:
+def expected_seconds(event: Start) -> float:
     """How long the team's remaining epochs will take."""
-    # Evaluation is forward only: about a third of a training step for as many images.
-    evaluation = len(event.data.test.labels) / len(event.data.train.labels) / 3
+    train, test = len(event.data.train.labels), len(event.data.test.labels)
+    evaluation = evaluation_share(event.run.spec, train, test)
     epochs = event.run.spec.epochs - event.epoch
-    return duration(event.step_seconds * _steps(event) * (1 + evaluation) * epochs)
+    return event.step_seconds * _steps(event) * (1 + evaluation) * epochs

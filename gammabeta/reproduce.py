@@ -201,11 +201,13 @@ def write(
     plans: Sequence[Plan], runs: str | Path, out: Path, *, data_dir: str | Path | None = None,
     reading: Reading | None = None, device: str = "auto",
     say: Callable[[str], None] = lambda line: None,
+    tell: Callable[[str, float], None] = lambda what, share: None,
 ) -> Written:  # fmt: skip
     """Measure the finished runs of the plans as their experiment wants it (`gammabeta.probe`; what
     is there is not measured again), and write each experiment's table and figure, of all its points
     that the store has, into the folder `out`. A run that cannot be measured, or read, keeps no
-    other, and no table, from being written."""
+    other, and no table, from being written: `say` is called with the reason. tell: called with what
+    is measured of which run and how much of it is done, 0..1."""
     loaded: dict[str, Dataset] = {}
     asked = [view(each, runs) for each in plans]
     failed = _unreadable(asked)
@@ -215,9 +217,8 @@ def write(
         for folder in each.runs if each.experiment.probes else []:
             try:
                 todo = probe.plan(load_run(folder.path), each.experiment.probes)
-                for name in todo.missing:
-                    say(f"{folder.id}: {name} ...")
-                probe.carry_out(todo, probe.load(todo, data_dir, loaded, reading), device)
+                found = probe.load(todo, data_dir, loaded, reading)
+                probe.carry_out(todo, found, device, probe.named(todo, tell))
             except GammabetaError as error:
                 say(f"{folder.id}: {error}")
                 failed.append(error)

@@ -8,6 +8,7 @@ import contextlib
 import functools
 import itertools
 import json
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -87,6 +88,25 @@ def teams(
         else:
             planned.append(group)
     return planned
+
+
+def why_alone(
+    planned: Sequence[Sequence[RunSpec]], *, engine: str = "auto", device: str = "auto"
+) -> dict[str, str]:
+    """Of the runs that `teams`, asked the same, has left alone: why, in half a sentence, by id."""
+    place = choose_device(device)
+    alike = Counter(_without(spec, OWN) for team in planned for spec in team)
+    found = {}
+    for spec in (team[0] for team in planned if len(team) == 1):
+        chosen, why = choose_engine(engine, spec, architecture(spec.model), place)
+        if chosen is not FusedEngine:
+            reason = f"the {chosen.name} engine trains one run at a time ({why})"
+        elif alike[_without(spec, OWN)] > 1:
+            reason = "a team has no room for it (--in-step; on a GPU also its memory)"
+        else:
+            reason = f"no other run to train differs from it in nothing but {', '.join(OWN)}"
+        found[spec.id] = reason
+    return found
 
 
 def sweep(

@@ -14,7 +14,7 @@ from gammabeta import InputError, RunError
 from gammabeta.build import load_dataset
 from gammabeta.cli import main
 from gammabeta.probe import PROBES, analyze
-from gammabeta.probe.make import plan
+from gammabeta.probe.make import carry_out, load, named, plan
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +60,17 @@ def test_every_probe_is_made_once_and_says_from_what(run, capsys, monkeypatch):
     monkeypatch.setattr("gammabeta.build.load_dataset", lambda *_: pytest.fail("data was read"))
     again = call(capsys, run.id)
     assert again == (0, out, "")
+
+
+def test_how_much_of_a_probe_is_done_is_told(run):
+    todo, told = plan(run, again=True), []
+    carry_out(todo, load(todo, None), "cpu", named(todo, lambda *each: told.append(each)))
+    assert [what for what, share in told if share == 0] == [f"{run.id}: {name}" for name in PROBES]
+    for name, enough in (("clamp", 0.5), ("activity", 1.0)):  # some clamped networks are the same
+        shares = [share for what, share in told if what == f"{run.id}: {name}"]
+        assert shares == sorted(shares)
+        assert enough <= shares[-1] <= 1
+        assert len(shares) > 1
 
 
 def test_what_no_longer_holds_is_made_again(run):

@@ -11,7 +11,8 @@ from stores import write_run
 
 import gammabeta
 from gammabeta import RunSpec, listen
-from gammabeta.listen import Phases
+from gammabeta.listen import Phases, Portions
+from gammabeta.run import Start
 
 SPEC = RunSpec(
     model="cifar_resnet_8_4", data="synthetic", epochs=3, batch_size=32, subsample=64, seed=2
@@ -106,3 +107,29 @@ def test_after_ctrl_c_epochs_of_other_processes_count(tmp_path, capsys):
         "no epoch had ended: the same command begins again",
         "the same command again goes on from the last whole epoch",
     ]
+
+
+def test_portions_tell_what_begins_and_now_and_then_how_far_it_is(monkeypatch, capsys):
+    times = iter((0, 5, 15, 40, 50, 80, 80, 100))
+    monkeypatch.setattr(listen.time, "perf_counter", lambda: next(times))
+    tell = Portions()
+    for what, *shares in (("clamp", 0, 0.1, 0.25, 0.3, 1), ("activity", 0, 0.5)):
+        for share in shares:
+            tell(what, share)
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.splitlines() == [
+        "clamp ...", "clamp, 25% done, 1 min 45 s left", "activity ...",
+    ]  # fmt: skip
+
+
+def test_what_is_expected_counts_evaluation_as_forward_alone(tmp_path, capsys):
+    heard = []
+    for part in ("none", "bn", "all"):
+        gammabeta.train(SPEC.replace(trainable=part), tmp_path, listen=heard.append)
+    starts = [each for each in heard if isinstance(each, Start)]
+    tested = len(starts[0].data.test.labels)
+    forward = [tested / 64 * part for part in (1, 1 / 2, 1 / 3)]
+    for start, wanted in zip(starts, forward, strict=True):
+        share = listen.expected_seconds(start) / (start.step_seconds * 2 * 3) - 1
+        assert share == pytest.approx(wanted, rel=0.05)  # the first layer's input has no gradient

@@ -17,7 +17,7 @@ from gammabeta.models import architecture
 from gammabeta.run import Start
 from gammabeta.spec import differing
 from gammabeta.store import list_runs
-from gammabeta.sweep import teams
+from gammabeta.sweep import teams, why_alone
 
 CPU = {"device": "cpu"}
 
@@ -99,6 +99,19 @@ def test_a_team_has_so_many_members_at_most():
 
 
 TWO = SPEC.replace(epochs=2)
+ALL = SPEC.replace(trainable="all")
+
+
+def test_who_trains_alone_and_why():
+    specs = [*grid(SPEC, {"seed": [0, 1]}), SPEC.replace(batch_size=16), ALL]
+    why = why_alone(teams(specs, **CPU), **CPU)
+    assert list(why) == [specs[2].id, ALL.id]
+    assert why[specs[2].id].startswith("no other run to train differs from it in nothing but seed,")
+    assert "lean engine trains one run at a time (not fused: it trains bn" in why[ALL.id]
+    crowded = teams(specs, in_step=1, **CPU)
+    assert why_alone(crowded, **CPU)[specs[0].id].startswith("a team has no room for it")
+    asked = why_alone(crowded, engine="eager", **CPU)
+    assert set(asked.values()) == {"the eager engine trains one run at a time (as asked)"}
 
 
 def test_on_a_gpu_a_team_is_no_larger_than_its_memory(monkeypatch):
@@ -242,18 +255,20 @@ def test_sweep_over_several_fields(here, capsys):
     assert err == ""
     assert list(here.iterdir()) == []
     assert plan.splitlines()[0].split() == ["lr", "trainable", "seed", "id", "status", "trains"]
-    assert plan.endswith("\n8 of 8 runs to train: 4 in team 1, 4 alone\n")
+    *table, total, why = plan.splitlines()
+    assert total == "8 of 8 runs to train: 4 in team 1, 4 alone"
+    assert why.startswith("4 alone: the lean engine trains one run at a time (not fused: it trains")
     out, err = call(capsys, "sweep", *FLAGS, *axes)
     rows = [line.split() for line in out.splitlines()[1:]]
     assert [row[:3] for row in rows] == [
         [lr, part, seed] for lr in ("0.1", "0.01") for part in ("bn", "all") for seed in "01"
     ]
-    assert [row[5] for row in rows] == [line.split()[3] for line in plan.splitlines()[1:-1]]
+    assert [row[5] for row in rows] == [line.split()[3] for line in table[1:]]
     assert err.count("role ") == 2  # once for each subset
     assert f"run {rows[5][5]}: seed=1, lr=0.01\n" in err  # in a team
     assert f"run {rows[7][5]}: seed=1, lr=0.01; about " in err  # alone
     done, _ = call(capsys, "sweep", *FLAGS, *axes, "--members", "flip=no,yes", "--dry-run")
-    assert done.endswith("\n8 of 16 runs to train: 4 in team 1, 4 alone\n")
+    assert done.splitlines()[-2] == "8 of 16 runs to train: 4 in team 1, 4 alone"
     shown = json.loads(call(capsys, "sweep", *FLAGS, *axes, "--dry-run", "--json")[0])
     assert {(row["status"], row["team"]) for row in shown} == {("ok", None)}
     results = json.loads(call(capsys, "sweep", *FLAGS, *axes, "--json")[0])

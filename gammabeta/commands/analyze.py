@@ -3,7 +3,6 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +47,9 @@ def add(commands: Any) -> None:
 def _analyze(options: argparse.Namespace) -> None:
     from gammabeta.engine import choose_device
     from gammabeta.errors import about
+    from gammabeta.listen import Portions
     from gammabeta.probe import PROBES
-    from gammabeta.probe.make import carry_out, check_probes, load, plan
+    from gammabeta.probe.make import carry_out, check_probes, load, named, plan
     from gammabeta.run import load_run
 
     names = list(PROBES) if options.probe is None else options.probe.replace(",", " ").split()
@@ -70,10 +70,10 @@ def _analyze(options: argparse.Namespace) -> None:
     loaded: dict[str, Any] = {}
     for todo in plans:  # what is wrong with the data of any run is said before the work begins
         load(todo, where, loaded, reading)
-    made = []
+    made, tell = [], Portions()
     for todo in plans:
         data = load(todo, where, loaded, reading)
-        made.append((todo.run, carry_out(todo, data, options.device, _said(todo.run.id))))
+        made.append((todo.run, carry_out(todo, data, options.device, named(todo, tell))))
     if options.json:
         shown = [
             {"id": run.id, "probes": _summaries(probes, run.folder.path / "probe")}
@@ -86,10 +86,6 @@ def _analyze(options: argparse.Namespace) -> None:
         _print_layers(made[0][1])
     where = made[0][0].folder.path / "probe" if alone else "probe/ of each run's folder"
     print(f"kept in {where}")
-
-
-def _said(run_id: str) -> Callable[[str], None]:
-    return lambda probe: print(f"{run_id}: {probe} ...", file=sys.stderr)
 
 
 def _summaries(probes: dict[str, dict[str, Any]], folder: Path) -> dict[str, Any]:

@@ -94,7 +94,7 @@ def _reproduce(options: argparse.Namespace) -> None:
 
 def _run(options: argparse.Namespace, plans: list[Any]) -> None:
     from gammabeta import reproduce
-    from gammabeta.listen import TrainDisplay
+    from gammabeta.listen import Portions, TrainDisplay
 
     runs, out = runs_folder(options), Path(options.out)
     how = {key: each for key, each in execution(options).items() if key != "runs"}
@@ -109,6 +109,7 @@ def _run(options: argparse.Namespace, plans: list[Any]) -> None:
     written = reproduce.write(
         plans, runs, out, data_dir=how.get("data_dir"), reading=how.get("reading"),
         device=how.get("device", "auto"), say=lambda line: print(line, file=sys.stderr),
+        tell=Portions(),
     )  # fmt: skip
     _print_views(views, written.files, options.json)
     if failure is not None:

@@ -45,15 +45,16 @@ def _sweep(options: argparse.Namespace) -> None:
 def _print_plan(options: argparse.Namespace) -> None:
     from gammabeta.display import print_plan
     from gammabeta.run import waiting
-    from gammabeta.sweep import check_networks, teams
+    from gammabeta.sweep import check_networks, teams, why_alone
 
     specs, varied = read_specs(options)
     how = execution(options)
     runs = runs_folder(options)
     left = waiting(specs, runs)
     check_networks(left)
-    chosen = {name: how[name] for name in ("engine", "device", "in_step") if name in how}
-    print_plan(specs, teams(left, **chosen), varied, runs, options.json)
+    chosen = {name: how[name] for name in ("engine", "device") if name in how}
+    planned = teams(left, **chosen, **{name: how[name] for name in ("in_step",) if name in how})
+    print_plan(specs, planned, why_alone(planned, **chosen), varied, runs, options.json)
 
 
 def train_many(options: argparse.Namespace) -> None:

@@ -15,7 +15,8 @@ from gammabeta.figures.house import INK, WIDE, house_style
 from gammabeta.figures.svg import svg_text
 from gammabeta.paper.beside import any_recalled, checked_table
 from gammabeta.paper.networks import network_rows
-from gammabeta.paper.points import STAND_INS, View, from_jpeg, other_data, other_sets
+from gammabeta.paper.points import View, other_data
+from gammabeta.paper.unlike import changes, stem_parts
 
 
 def write_figures(view: View, folder: Path) -> list[Path]:
@@ -46,7 +47,7 @@ def write_figures(view: View, folder: Path) -> list[Path]:
     if name == "networks":  # nothing trains: its numbers are counts
         told["networks"] = network_rows()
     else:
-        name = "-".join([name, *_unlike(view)])
+        name = "-".join([name, *stem_parts(view)])
     recalled = any_recalled(view.points)
     note = ", ".join(
         filter(None, [changes(view), "the start of published ones_ones is recalled" * recalled])
@@ -79,38 +80,6 @@ def _json(told: dict[str, Any]) -> bytes:
 
 def _one_line(found: re.Match[str]) -> str:
     return " ".join(found[0].split()).replace("[ ", "[").replace(" ]", "]")
-
-
-def _unlike(view: View) -> list[str]:
-    """Scale, precision, data and size of the images, where they are not those published."""
-    return [
-        *([view.scale.name] if view.scale.epochs is not None else []),
-        *([view.precision] if view.precision != "fp32" else []),
-        *([view.data] if view.data in STAND_INS else []),
-        *([f"{view.image_size}px"] if view.image_size is not None else []),
-        *(f"piece-{classes}-classes-{images}-images" for classes, images in other_sets(view.runs)),
-    ]
-
-
-def changes(view: View) -> str:
-    """The same in words, and what the images were, so that a figure or a sentence alone does not
-    mislead; "" where nothing was changed."""
-    told = []
-    if view.scale.epochs is not None:
-        asked = sorted({point.epochs for point in view.experiment.points})
-        length = f"{view.scale.epochs} epoch{'s' * (view.scale.epochs != 1)}"
-        told.append(f"{length} instead of {' to '.join(map(str, asked[:1] + asked[1:][-1:]))}")
-    if view.scale.images is not None:
-        told.append(f"the first {view.scale.images:,} images")
-    if view.precision != "fp32":
-        told.append(view.precision)
-    if view.data in STAND_INS:
-        told.append(f"{view.data} images")
-    if view.image_size is not None:
-        told.append(f"images of {view.image_size} pixels")
-    told += [f"not ImageNet: {each}" for each in other_data(view.runs)]
-    told += ["JPEG"] if view.data.startswith("cifar") and from_jpeg(view.runs) else []
-    return ", ".join(told)
 
 
 def _pdf(figure: Figure) -> bytes:

@@ -173,23 +173,38 @@ def carry_out(
     todo: Plan,
     data: Dataset | None,
     device: str = "auto",
-    say: Callable[[str], None] = lambda name: None,
+    tell: Callable[[str, float], None] = lambda name, share: None,
 ) -> dict[str, dict[str, Any]]:
     """Make what is missing of a plan and read the rest: every probe asked for, by name.
 
-    say: called with the name of each probe before it is made. What was made before an error or
-    Ctrl-C stays.
+    tell: called with the name of a probe and how much of it is done, 0..1: 0 before it is made, and
+    more after each batch of test images; from less than all of them it jumps to the end where a
+    probe needs fewer evaluations than it may. What was made before an error or Ctrl-C stays.
     """
     run = todo.run
     if todo.missing:
         with about("device"):
             chosen = choose_device(device)
-        subject = make_subject(run, todo.checkpoint, data, todo.images, chosen)
+        seen, name = 0, ""
+
+        def looked(images: int) -> None:
+            nonlocal seen
+            seen += images
+            if every := PROBES[name].evaluations * todo.images:
+                tell(name, seen / every)
+
+        subject = make_subject(run, todo.checkpoint, data, todo.images, chosen, looked)
         for name in todo.missing:
-            say(name)
+            seen = 0
+            tell(name, 0.0)
             found = _measured(name, subject, todo, chosen)
             run.folder.write_probe(name, todo.heads[name] | found)
     return {name: run.folder.probe(name) or {} for name in todo.heads}
+
+
+def named(todo: Plan, tell: Callable[[str, float], None]) -> Callable[[str, float], None]:
+    """The same with the run before the probe, where several are measured."""
+    return lambda probe, share: tell(f"{todo.run.id}: {probe}", share)
 
 
 def _measured(name: str, subject: Subject, todo: Plan, device: torch.device) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What a probe looks at: a trained network and test images, evaluated as the run itself does."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,7 @@ from gammabeta.run import Run
 @dataclass(frozen=True)
 class Subject:
     """A trained network, in evaluation mode, on its device. batches: None where no image is needed.
+    looked: called with the number of test images after each batch of them.
 
     Probes may change the network while they measure and leave it as it was.
     """
@@ -26,13 +27,16 @@ class Subject:
     network: nn.Module
     batches: Batches | None
     device: torch.device
+    looked: Callable[[int], None] = lambda images: None
 
     def test(self) -> Iterator[tuple[Tensor, Tensor]]:
         """(images float32 (B, C, H, W), labels int64 (B,)), in the batches the run evaluates in:
         under the policy "batch" logits depend on them."""
         if self.batches is None:
             raise RunError(f"run {self.run.id} was opened without its data: give it test images")
-        return self.batches.test()
+        for images, labels in self.batches.test():
+            yield images, labels
+            self.looked(len(labels))
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
@@ -44,8 +48,9 @@ class Subject:
 
 
 def make_subject(
-    run: Run, checkpoint: Checkpoint, data: Dataset | None, images: int, device: torch.device
-) -> Subject:
+    run: Run, checkpoint: Checkpoint, data: Dataset | None, images: int, device: torch.device,
+    looked: Callable[[int], None] = lambda images: None,
+) -> Subject:  # fmt: skip
     """The network of a checkpoint, and the first `images` test images of `data`."""
     network = run.network(checkpoint)
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -53,7 +58,7 @@ def make_subject(
     if data is not None:
         some = dataclasses.replace(data, test=data.test.first(images))
         batches = make_batches(some, run.spec, device)
-    return Subject(run, network, batches, device)
+    return Subject(run, network, batches, device, looked)
 
 
 def short(value: float) -> float:

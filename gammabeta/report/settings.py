@@ -14,7 +14,6 @@ from gammabeta.figures.measured import (
     quiet,
 )
 from gammabeta.figures.series import are_subsets, is_deep_against_wide, series
-from gammabeta.figures.write import changes
 from gammabeta.gammas import small_share
 from gammabeta.names import readable
 from gammabeta.paper.beside import any_recalled
@@ -25,6 +24,7 @@ from gammabeta.paper.published import (
     TOP5_ORIGIN,
     published_origin,
 )
+from gammabeta.paper.unlike import changes
 from gammabeta.report.captions import caption_measured
 from gammabeta.sentences import percent, reason
 from gammabeta.spec import RunSpec, differing
