@@ -15,17 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from pieces import table, where
+from tables_cifar10 import cifar10, random_weights
 from tables_compact import compact_latency, compact_networks, compact_pruning
 from tables_images import imagenette, loader
 from tables_speed import floors, gpu, loss_cpu, loss_double, members_cpu, speed_cpu
 from tables_tasks import tasks
 
-from gammabeta.analysis import in_percent, spread
+from gammabeta.analysis import in_percent
 from gammabeta.bench.show import number
-from gammabeta.names import parse_name, readable
-from gammabeta.paper import published_accuracy
-from gammabeta.paper.experiments import SUBSETS
-from gammabeta.paper.published import ALTERNATE_CAVEAT, is_recalled
 from gammabeta.spec import RunSpec
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,6 +31,7 @@ PAGES = (DOCS / "performance.md", DOCS / "deltas.md", DOCS / "tune.md", DOCS / "
          ROOT / "README.md")  # fmt: skip
 RESULTS = ROOT / "results"
 
+CIFAR10 = "benchmarks/keep_results.py RUNS results/cifar10.json --data cifar10"
 COMPACT = "benchmarks/compact.py --runs RUNS --ids ID ID --out results/compact.json --data-dir DIR"
 
 
@@ -114,43 +112,6 @@ def tune(results: Path) -> str:
     )
 
 
-def cifar10(results: Path) -> str:
-    """The runs of the paper's experiments: means over seeds, beside what was published for the
-    whole recipe."""
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    runs = json.loads((results / "cifar10.json").read_text())
-    for run in runs:
-        spec = RunSpec.from_dict(run["spec"])
-        groups.setdefault((-spec.epochs, spec.replace(seed=0, epochs=160)), []).append(run)
-    rows = []
-    for (epochs, recipe), members in sorted(groups.items(), key=_place):
-        reached = spread(run["result"]["test_accuracy"] for run in members)
-        small = spread(run["result"]["small_gammas"] for run in members)
-        published = published_accuracy(recipe)
-        start = "" if recipe.norm_init == "uniform" else f", {recipe.norm_init}"
-        ends = f"{in_percent(reached.low)}-{in_percent(reached.high)}"
-        span = ends if len(members) > 1 else "-"
-        trains_gamma = any(part in recipe.trainable for part in ("bn", "gamma", "all"))
-        rows.append([
-            f"{readable(recipe.model)}, `{recipe.trainable}`{start}", f"{-epochs}",
-            in_percent(reached.mean), span, f"{len(members)}",
-            "-" if published is None else in_percent(published) + " *" * is_recalled(recipe),
-            in_percent(small.mean) if trains_gamma and small else "-",
-        ])  # fmt: skip
-    head = ["what trains", "epochs", "test accuracy, %", "least-most", "seeds",
-            "published, 160 epochs", "gammas below 0.01, %"]  # fmt: skip
-    starred = any(row[5].endswith("*") for row in rows)
-    return table(head, rows) + (f"\n\n\\* {ALTERNATE_CAVEAT}" if starred else "")
-
-
-def _place(item: tuple[tuple[int, RunSpec], object]) -> tuple[Any, ...]:
-    """The paper's length first, then by network, subset and start."""
-    (epochs, recipe), _ = item
-    name = parse_name(recipe.model)
-    order = SUBSETS.index(recipe.trainable) if recipe.trainable in SUBSETS else len(SUBSETS)
-    return epochs, name.depth, name.filters, order, len(recipe.trainable), str(recipe)
-
-
 # name -> (the table, how to measure what it shows)
 TABLES: dict[str, tuple[Callable[[Path], str], str]] = {
     "floors": (floors, ""),
@@ -167,7 +128,8 @@ TABLES: dict[str, tuple[Callable[[Path], str], str]] = {
         loss_double,
         "benchmarks/loss.py --double --steps 100 --out results/loss_double.json --data-dir DIR",
     ),
-    "cifar10": (cifar10, "benchmarks/keep_results.py RUNS results/cifar10.json --data cifar10"),
+    "cifar10": (cifar10, CIFAR10),
+    "random_weights": (random_weights, CIFAR10),
     "loader": (loader, "benchmarks/loader.py --out results/loader.json --data-dir DIR"),
     "imagenette": (
         imagenette, "benchmarks/keep_results.py RUNS results/imagenette.json --data imagenet"

@@ -86,11 +86,29 @@ def test_constraints_can_be_met_anywhere():
             assert re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9A-Za-z.]*", line), line
 
 
+def rows_of(table):
+    """First cell -> the others, each a list of cells, in the order of the table."""
+    text = re.search(f"begin {table} (.*)end {table} ", README, re.DOTALL)[1]
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
+    return [(each[0], each[1:]) for each in cells if len(each) > 1]
+
+
+def test_what_random_weights_are_worth_is_said_as_the_table_has_it():
+    rows = {name.partition("`")[2][:-1]: cells for name, cells in rows_of("random_weights")[2:]}
+    assert "four times as many (`random:8`, one seed) are level" in " ".join(README.split())
+    low, high = map(float, rows["bn"][3].split("-"))
+    reached = {int(name[7:]): float(cells[2]) for name, cells in rows.items() if name != "bn"}
+    assert {k for k, each in reached.items() if each < low} == {k for k in reached if k < 8}
+    assert low <= reached[8] <= high
+    assert {k for k, each in reached.items() if each > high} == {k for k in reached if k > 8}
+    counts = {name: int(cells[0].replace(",", "")) for name, cells in rows.items()}
+    assert counts["random:2"] == counts["bn"]
+    assert counts["random:4"] == 2 * counts["bn"]
+    assert counts["random:8"] == 4 * counts["bn"]
+
+
 def test_what_is_unlike_the_papers_is_said_with_the_numbers_of_the_table():
-    rows = {}
-    for line in re.search("begin cifar10(.*)end cifar10", README, re.DOTALL)[1].splitlines():
-        cells = [cell.strip() for cell in line.split("|")[1:-1]]
-        rows[tuple(cells[:2])] = cells[2:]
+    rows = {(name, cells[0]): cells[1:] for name, cells in rows_of("cifar10")}
     bn, everything = (rows[f"ResNet-14, `{name}`", "16"][-1] for name in ("bn", "all"))
     accuracy, span = rows["ResNet-14, `none`", "16"][:2]
     said = " ".join(README.split("Two things do not look like the paper")[1].split())
