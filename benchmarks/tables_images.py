@@ -28,7 +28,9 @@ def loader(results: Path) -> str:
     head = ["images a second, median (least-most)"]
     for group in found["groups"]:
         head += [f"{group['image_size']} pixels", f"times {base}"]
-    return f"{found['data']['source']}; {where(found['environment'])}\n\n{table(head, body)}"
+    images = found["groups"][0]["images"]
+    how = f"{found['rounds']} rounds of {images:,} images, which take turns"
+    return f"{found['data']['source']}; {how}. {where(found['environment'])}\n\n{table(head, body)}"
 
 
 def imagenette(results: Path) -> str:
@@ -46,8 +48,7 @@ def imagenette(results: Path) -> str:
     head = ["what trains", "values", "epochs", "training loss, first to last epoch",
             "top-1 accuracy, %", "seconds"]  # fmt: skip
     return (
-        f"{data['num_classes']} classes of ImageNet (Imagenette), {data['train']:,} training and "
-        f"{data['test']:,} test images of {spec.image_size} pixels, seed {spec.seed}, "
+        f"{data['source']} (Imagenette), as {spec.image_size} pixels, seed {spec.seed}, "
         f"{spec.precision}; guessing is {100 / data['num_classes']:.0f} %. "
         f"{where(runs[0]['sessions'][-1])}\n\n{table(head, body)}"
     )

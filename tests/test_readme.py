@@ -137,3 +137,9 @@ def test_the_loader_is_said_to_miss_its_goal_as_long_as_it_does():
     for group in groups:
         rate = group["images_per_second"]
         assert rate["pillow, 2 threads"]["median"] <= rate["pillow"]["median"]
+
+
+def test_every_result_is_told_where_they_lie():
+    text = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\| (\w+\.json) \|", text, re.MULTILINE)
+    assert sorted(told) == sorted(path.name for path in (ROOT / "results").glob("*.json"))
