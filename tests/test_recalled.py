@@ -14,7 +14,8 @@ from gammabeta.paper import experiments
 from gammabeta.paper.beside import checked_table
 from gammabeta.paper.points import table, views
 from gammabeta.report import report_html
-from gammabeta.report.settings import caption, published_sources
+from gammabeta.report.origins import published_sources
+from gammabeta.report.settings import caption
 from gammabeta.store import list_runs
 
 ALTERNATE = RunSpec(norm_init="ones_ones")
@@ -39,7 +40,8 @@ def test_the_alternate_start_has_a_caveat_and_no_difference(store, name):
     assert points["uniform"].difference == pytest.approx(0.477 - 0.481)
     assert "is recalled, not confirmed" in caption(view, "")
     (source,) = [each for each in published_sources(view) if "recalled, not confirmed" in each]
-    assert "ResNet-14 under bn" in source
+    assert source.startswith("ResNet-14, ")
+    assert "under bn, norm init ones_ones: the line" in source
 
 
 def test_a_view_without_it_has_no_caveat(store):

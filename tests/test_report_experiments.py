@@ -16,7 +16,8 @@ from gammabeta.paper.points import other_data, views
 from gammabeta.paper.report import report_runs
 from gammabeta.report import report_html
 from gammabeta.report.answers import answer
-from gammabeta.report.settings import caption, headline, published_sources, setting
+from gammabeta.report.origins import published_sources
+from gammabeta.report.settings import caption, headline, setting
 from gammabeta.store import list_runs
 
 JPEG = "Parquet, 50,000 train and 10,000 test images, JPEG"

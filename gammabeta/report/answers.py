@@ -6,18 +6,15 @@ None where the store cannot answer: a sentence never claims more than its points
 from collections.abc import Callable, Sequence
 from itertools import combinations, pairwise
 
-from gammabeta.figures.measured import by_network, clamped, pools_by_network, quiet
 from gammabeta.figures.series import DEEPER, WIDER, series
-from gammabeta.gammas import small_share
 from gammabeta.names import readable
-from gammabeta.paper.points import STAND_INS, Point, View, other_data
-from gammabeta.paper.published import PUBLISHED_FROZEN_COST, PUBLISHED_SMALL_GAMMAS
+from gammabeta.paper.points import Point, View, other_data
+from gammabeta.report.measured_answers import on_activity, on_clamp, on_gammas
+from gammabeta.report.origins import quoted
+from gammabeta.report.random_answers import on_random
 from gammabeta.report.trust import (
-    in_abstract,
-    level,
     mean,
     network,
-    of_whole,
     points_apart,
     seeds,
     spread,
@@ -26,7 +23,6 @@ from gammabeta.report.trust import (
 )
 from gammabeta.sentences import percent
 
-_DATA_NAMES = {"cifar10": "CIFAR-10", "imagenet": "ImageNet"}
 _SAME_COUNT = 1.15  # two networks have "about the same" number of values if no further apart
 
 
@@ -127,57 +123,6 @@ def _differ(one: Point, other: Point) -> bool:
     return spread(one).mean != spread(other).mean
 
 
-def _random(view: View) -> str | None:
-    """With which amounts of random weights bn is not met, met and passed, on each network."""
-    told = []
-    for name, points in series(view).items():
-        bn = next((p for p in points if p.spec.trainable == "bn" and p.accuracy), None)
-        random = [p for p in points if p.accuracy and p.spec.trainable != "bn"]
-        if bn is None or not random:
-            continue
-        random.sort(key=lambda point: point.trained or 0)
-        told.append(f"On {name} {_crossing(bn, random)}")
-    return " ".join(told) or None
-
-
-def _crossing(bn: Point, random: Sequence[Point]) -> str:
-    """random: by their amounts; neighbours that stand alike to bn are told together."""
-    groups: list[tuple[str, list[Point]]] = []
-    for point in random:
-        if level(point, bn):
-            place = "level within their seeds" if spread(bn).n > 1 else "level"
-        else:
-            place = "above" if spread(point).mean > spread(bn).mean else "below"
-        if not groups or groups[-1][0] != place:
-            groups.append((place, []))
-        groups[-1][1].append(point)
-    told = "; ".join(f"{place} with {_amounts(group)}" for place, group in groups)
-    known = "" if spread(bn).n > 1 else " Of gamma and beta no spread is known."
-    seen = f"{mean(bn)} ({seeds([bn])}{_span(bn)})"
-    return f"gamma and beta, {bn.trained:,} values, reach {seen}. Random weights are {told}.{known}"
-
-
-def _span(point: Point) -> str:
-    """From the lowest to the highest seed; nothing of one."""
-    own = spread(point)
-    return f", {percent(own.low)} to {percent(own.high)}" if own.n > 1 else ""
-
-
-def _amounts(group: Sequence[Point]) -> str:
-    if len(group) == 1:
-        return f"{_amount(group[0])} ({mean(group[0])}, {seeds(group)})"
-    first, last = group[0], group[-1]
-    low, high = (sorted(spread(point).mean for point in group)[end] for end in (0, -1))
-    return (
-        f"{first.spec.trainable.partition(':')[2]} to {_amount(last)} "
-        f"({percent(low)} to {percent(high)}, {seeds(group)})"
-    )
-
-
-def _amount(point: Point) -> str:
-    return f"{point.spec.trainable.partition(':')[2]} a channel, {point.trained:,} in all"
-
-
 def _frozen_bn(view: View) -> str | None:
     told, used = [], []
     for model, there in _by_network(view).items():
@@ -191,15 +136,8 @@ def _frozen_bn(view: View) -> str | None:
             used += [trained, frozen]
     if not told:
         return None
-    data = used[0].spec.data
     text = f"Freezing gamma and beta while everything else trains {', '.join(told)} "
-    text += f"({seeds(used)})."
-    changed = view.image_size is not None or other_data(view.runs)
-    if data not in PUBLISHED_FROZEN_COST or changed:
-        return text
-    low, high = PUBLISHED_FROZEN_COST[data]
-    span = f"{low:g}" if low == high else f"{low:g} to {high:g}"
-    return f"{text} Published{of_whole(view)}: it costs {span} points on {_DATA_NAMES[data]}."
+    return f"{text}({seeds(used)}).{quoted(view)}"
 
 
 def _field(field: str) -> Callable[[View], str | None]:
@@ -294,69 +232,6 @@ def _lr(view: View) -> str | None:
     return f"{', '.join(told)}; {seeds(used)}." if told else None
 
 
-def _gammas(view: View) -> str | None:
-    """Of all gammas of a network; where bn and everything are there, one against the other."""
-    told = []
-    for model, pools in pools_by_network(view).items():
-        shares = {pool.trainable: small_share(pool.values) for pool in pools}
-        parts = [
-            f"{percent(shares[pool.trainable])} under {pool.trainable} (n = {pool.n})"
-            for pool in pools
-        ]
-        text = f"on {readable(model)} {' and '.join(parts)}"
-        if "bn" not in shares or "all" not in shares:
-            text += f", with no finished run of {'all' if 'bn' in shares else 'bn'} to compare"
-        elif shares["all"]:
-            text += f", {shares['bn'] / shares['all']:.1f} times as many"
-        told.append(text)
-    if not told:
-        return None
-    small = PUBLISHED_SMALL_GAMMAS
-    text = f"Of all gammas, these end below 0.01 in size: {'; '.join(told)}."
-    if view.data in STAND_INS:
-        return text
-    return (
-        f"{text} {in_abstract(view)} A third party quotes {percent(small['bn'])} and "
-        f"{percent(small['all'])}, {small['bn'] / small['all']:.1f} times as many, from the "
-        f"paper{of_whole(view)}, naming no network."
-    )
-
-
-def _clamp(view: View) -> str | None:
-    """What clamping at 0.01 costs, beside clamping as many random gammas."""
-    told = []
-    for point in view.done:
-        found = clamped(point)
-        if found is not None:
-            told.append(
-                f"On {network(point)} under {point.spec.trainable}, {percent(found.share)} of "
-                f"gammas are below 0.01; without them accuracy goes from {percent(found.before)} "
-                f"to {percent(found.after)}, without as many random ones to "
-                f"{percent(found.random)} (n = {found.n}, {found.images:,} test images)."
-            )
-    return " ".join(told) or None
-
-
-def _activity(view: View) -> str | None:
-    told = []
-    for model, points in by_network(view.done).items():
-        known = [(point, each) for point in points if (each := quiet(point))]
-        if known:
-            same = len({each.images for _, each in known}) == 1
-            parts = [
-                f"{percent(each.mostly_off)} under {point.spec.trainable} (n = {each.n}"
-                + ("" if same else f", on {each.images:,} test images") + ")"
-                for point, each in known
-            ]  # fmt: skip
-            images = known[0][1].images
-            seen = f", on {images:,} test images" if same and images else ""
-            told.append(f"on {readable(model)} {' and '.join(parts)}{seen}")
-    if not told:
-        return None
-    text = f"Off on more than 99 % of their inputs are these shares of features: {'; '.join(told)}."
-    return text if view.data in STAND_INS else f"{text} {in_abstract(view)}"
-
-
 def _done(view: View, line: str) -> list[Point]:
     """The points of a line that have a value."""
     return [point for point in series(view).get(line, []) if point.accuracy]
@@ -373,7 +248,7 @@ _ANSWERS: dict[str, Callable[[View], str | None]] = {
     "depth": _depth,
     "width": _width,
     "count": _count,
-    "random": _random,
+    "random": on_random,
     "frozen-bn": _frozen_bn,
     "frozen-bn-imagenet": _frozen_bn,
     "norm-init": _field("norm_init"),
@@ -382,9 +257,9 @@ _ANSWERS: dict[str, Callable[[View], str | None]] = {
     "vgg": _vgg,
     "curves": _curves,
     "lr": _lr,
-    "gammas": _gammas,
-    "clamp": _clamp,
-    "activity": _activity,
+    "gammas": on_gammas,
+    "clamp": on_clamp,
+    "activity": on_activity,
     "cifar100": _depth,
     "imagenet": _depth,
 }

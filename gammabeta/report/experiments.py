@@ -11,6 +11,7 @@ from gammabeta.paper.points import View, views
 from gammabeta.report.answers import answer
 from gammabeta.report.chapter import Chapter, ShownView
 from gammabeta.report.notebooks import notebook_views
+from gammabeta.report.origins import published_sources
 from gammabeta.report.pictures import picture
 from gammabeta.report.settings import (
     axis_name,
@@ -21,7 +22,6 @@ from gammabeta.report.settings import (
     line_name,
     measured_columns,
     missing,
-    published_sources,
     recipe_in_short,
     setting,
     table_rows,

@@ -18,18 +18,12 @@ from gammabeta.gammas import small_share
 from gammabeta.names import readable
 from gammabeta.paper.beside import any_recalled
 from gammabeta.paper.points import STAND_INS, Point, View, from_jpeg, left_out, other_data
-from gammabeta.paper.published import (
-    ALTERNATE_CAVEAT,
-    FROM_FIGURE,
-    TOP5_ORIGIN,
-    published_origin,
-)
+from gammabeta.paper.published import ALTERNATE_CAVEAT
 from gammabeta.paper.unlike import changes
 from gammabeta.report.captions import caption_measured
+from gammabeta.report.origins import has_published
 from gammabeta.sentences import percent, reason
 from gammabeta.spec import RunSpec, differing
-
-_PAPER = "Training BatchNorm and Only BatchNorm (arXiv 2003.00152)"
 
 
 def view_id(view: View, *, alone: bool) -> str:
@@ -64,7 +58,7 @@ def setting(view: View) -> list[str]:
         if done == [1]:
             length = length.replace("epochs", "epoch", 1)
         part = f" of the first {view.scale.images:,} images" if view.scale.images else ""
-        end = ", so the published numbers are no target for these" if _has_published(view) else ""
+        end = ", so the published numbers are no target for these" if has_published(view) else ""
         said.append(f"A shortened recipe: {length}{part}{end}.")
     if view.data in STAND_INS:
         own = ", ".join(dict.fromkeys(point.data for point in view.experiment.points))
@@ -116,12 +110,6 @@ def _not_imagenet(other: Sequence[str]) -> str:
     return f"Not ImageNet: {'; '.join(other)}, so no published number stands beside these."
 
 
-def _has_published(view: View) -> bool:
-    return any(
-        point.published is not None or point.published_top5 is not None for point in view.points
-    )
-
-
 def place(view: View, point: Point) -> str:
     """Where on the axis a point is, in words."""
     axis = view.experiment.axis
@@ -168,27 +156,6 @@ def missing(view: View) -> list[str]:
     for row in run_rows(others):
         said.append(f"{row.id} ({row.model}, {row.trainable}, seed {row.seed}): {reason(row)}.")
     return said + not_read(view) + not_measured(view)
-
-
-def published_sources(view: View) -> list[str]:
-    """Where the published numbers of a view come from, a line each source."""
-    if view.data in STAND_INS or not _has_published(view):
-        return ["nothing that could be read was published for these points: ours stand alone"]
-    origins: dict[str, list[str]] = {}
-    for point in view.points:
-        name = f"{readable(point.spec.model)} under {point.spec.trainable}"
-        if point.published is not None:
-            origins.setdefault(published_origin(point.spec), []).append(name)
-        if point.published_top5 is not None:
-            origins.setdefault(TOP5_ORIGIN, []).append(f"{name}, first five guesses")
-    told = [f"{_PAPER}, {FROM_FIGURE}"] if FROM_FIGURE in origins else []
-    if view.experiment.axis == "epochs":
-        told.append("the curve over the epochs: read off the learning curve of version 1")
-    return told + [
-        f"{', '.join(names)}: {origin}"
-        for origin, names in origins.items()
-        if origin != FROM_FIGURE
-    ]
 
 
 def common_recipe(view: View) -> list[tuple[str, str]]:

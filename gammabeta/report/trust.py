@@ -7,7 +7,6 @@ from gammabeta import sentences
 from gammabeta.analysis import Spread, in_percent
 from gammabeta.names import readable
 from gammabeta.paper.points import Point, View
-from gammabeta.paper.published import PUBLISHED_DISABLED
 from gammabeta.sentences import percent
 
 
@@ -76,12 +75,6 @@ def trust(pairs: Sequence[tuple[Point, Point]]) -> str:
 def of_whole(view: View) -> str:
     """What must stand beside a published number that is no target for a shortened recipe."""
     return "" if view.scale.epochs is None else ", with the full recipe, so no target for this one"
-
-
-def in_abstract(view: View) -> str:
-    """What the abstract of the paper says of features that are switched off."""
-    said = f"The paper\u2019s abstract says, of no network in particular{of_whole(view)}"
-    return f"{said}: {PUBLISHED_DISABLED}."
 
 
 def _apart(one: Point, other: Point) -> bool | None:

@@ -1,0 +1,59 @@
+"""The answer to how many random weights a channel are worth gamma and beta."""
+
+from collections.abc import Sequence
+
+from gammabeta.figures.series import series
+from gammabeta.paper.points import Point, View
+from gammabeta.report.trust import level, mean, seeds, spread
+from gammabeta.sentences import percent
+
+
+def on_random(view: View) -> str | None:
+    """With which amounts of random weights bn is not met, met and passed, on each network."""
+    told = []
+    for name, points in series(view).items():
+        bn = next((p for p in points if p.spec.trainable == "bn" and p.accuracy), None)
+        random = [p for p in points if p.accuracy and p.spec.trainable != "bn"]
+        if bn is None or not random:
+            continue
+        random.sort(key=lambda point: point.trained or 0)
+        told.append(f"On {name} {_crossing(bn, random)}")
+    return " ".join(told) or None
+
+
+def _crossing(bn: Point, random: Sequence[Point]) -> str:
+    """random: by their amounts; neighbours that stand alike to bn are told together."""
+    groups: list[tuple[str, list[Point]]] = []
+    for point in random:
+        if level(point, bn):
+            place = "level within their seeds" if spread(bn).n > 1 else "level"
+        else:
+            place = "above" if spread(point).mean > spread(bn).mean else "below"
+        if not groups or groups[-1][0] != place:
+            groups.append((place, []))
+        groups[-1][1].append(point)
+    told = "; ".join(f"{place} with {_amounts(group)}" for place, group in groups)
+    known = "" if spread(bn).n > 1 else " Of gamma and beta no spread is known."
+    seen = f"{mean(bn)} ({seeds([bn])}{_span(bn)})"
+    return f"gamma and beta, {bn.trained:,} values, reach {seen}. Random weights are {told}.{known}"
+
+
+def _span(point: Point) -> str:
+    """From the lowest to the highest seed; nothing of one."""
+    own = spread(point)
+    return f", {percent(own.low)} to {percent(own.high)}" if own.n > 1 else ""
+
+
+def _amounts(group: Sequence[Point]) -> str:
+    if len(group) == 1:
+        return f"{_amount(group[0])} ({mean(group[0])}, {seeds(group)})"
+    first, last = group[0], group[-1]
+    low, high = (sorted(spread(point).mean for point in group)[end] for end in (0, -1))
+    return (
+        f"{first.spec.trainable.partition(':')[2]} to {_amount(last)} "
+        f"({percent(low)} to {percent(high)}, {seeds(group)})"
+    )
+
+
+def _amount(point: Point) -> str:
+    return f"{point.spec.trainable.partition(':')[2]} a channel, {point.trained:,} in all"
