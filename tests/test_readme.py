@@ -101,6 +101,9 @@ def test_what_random_weights_are_worth_is_said_as_the_table_has_it():
     assert {k for k, each in reached.items() if each < low} == {k for k in reached if k < 8}
     assert low <= reached[8] <= high
     assert {k for k, each in reached.items() if each > high} == {k for k in reached if k > 8}
+    everything = next(cells[1] for name, cells in rows_of("cifar10") if name == "ResNet-14, `all`")
+    said = f"(`random:576`) reach {reached[576]} %, where everything together (`all`) reaches "
+    assert f"{said}{everything} %" in " ".join(README.split())
     counts = {name: int(cells[0].replace(",", "")) for name, cells in rows.items()}
     assert counts["random:2"] == counts["bn"]
     assert counts["random:4"] == 2 * counts["bn"]
