@@ -222,8 +222,8 @@ def caption_gammas(pools: Sequence[GammaPool]) -> str:
     )
     return (
         "The values of gamma after training, all layers and seeds together: "
-        f"{counts}. Same bins for all, each area is 1. A peak at zero is made of features that "
-        "the network has switched off."
+        f"{counts}. Same bins for all, each area is 1. A peak at zero is made of channels "
+        "of which beta alone is left: they are the same for every image."
     )
 
 

@@ -101,22 +101,43 @@ def said(view):
              run("random:32", 0.5, trained=17_000)],
             "On ResNet-14 gamma and beta, 1,120 values, reach 44.0 % (one seed). Random weights "
             "are below with 2 to 8 a channel, 4,416 in all (25.0 % to 43.0 %, one seed each); "
-            "above with 32 a channel, 17,000 in all (50.0 %, one seed). Of gamma and beta no "
-            "spread is known.",
+            "above with 32 a channel, 17,000 in all (50.0 %, one seed). Of what has one "
+            "seed no spread is known: it is sorted by that seed alone.",
         ),
         (  # the one seed of random:8 is below the mean of bn, but not below its seeds
             "random",
             [run("bn", 0.42, 0.45), run("random:2", 0.25), run("random:8", 0.43, trained=4416)],
             "On ResNet-14 gamma and beta, 1,120 values, reach 43.5 % (means over 2 seeds, 42.0 % "
             "to 45.0 %). Random weights are below with 2 a channel, 1,120 in all (25.0 %, one "
-            "seed); level within their seeds with 8 a channel, 4,416 in all (43.0 %, one seed).",
+            "seed); among those seeds with 8 a channel, 4,416 in all (43.0 %, one seed). Of what "
+            "has one seed no spread is known: it is sorted by that seed alone.",
         ),
         (  # and as far above it
             "random",
             [run("bn", 0.42, 0.45), run("random:8", 0.44, trained=4416)],
             "On ResNet-14 gamma and beta, 1,120 values, reach 43.5 % (means over 2 seeds, 42.0 % "
+            "to 45.0 %). Random weights are among those seeds with 8 a channel, 4,416 in "
+            "all (44.0 %, one seed). Of what has one seed no spread is known: it is sorted by that "
+            "seed alone.",
+        ),
+        (  # several seeds of both: nothing to add; said once for two networks
+            "random",
+            [run("bn", 0.42, 0.45), run("random:8", 0.41, 0.44, trained=4416),
+             run("random:16", 0.5, 0.51, trained=8832)],
+            "On ResNet-14 gamma and beta, 1,120 values, reach 43.5 % (means over 2 seeds, 42.0 % "
             "to 45.0 %). Random weights are level within their seeds with 8 a channel, 4,416 in "
-            "all (44.0 %, one seed).",
+            "all (42.5 %, means over 2 seeds); above with 16 a channel, 8,832 in all (50.5 %, "
+            "means over 2 seeds).",
+        ),
+        (
+            "random",
+            [run("bn", 0.43), run("random:8", 0.42, 0.44, trained=4416),
+             run("bn", 0.5, model=R32, trained=2464), run("random:2", 0.3, model=R32)],
+            "On ResNet-14 gamma and beta, 1,120 values, reach 43.0 % (one seed). Random weights "
+            "are at both sides of it, seed by seed, with 8 a channel, 4,416 in all (43.0 %, means "
+            "over 2 seeds). On ResNet-32 gamma and beta, 2,464 values, reach 50.0 % (one seed). "
+            "Random weights are below with 2 a channel, 1,120 in all (30.0 %, one seed). Of what "
+            "has one seed no spread is known: it is sorted by that seed alone.",
         ),
         ("frozen-bn", [run("all", 0.8)], None),
         (
@@ -185,7 +206,28 @@ def said(view):
         (
             "lr",
             [run("bn", 0.44), run("bn", 0.46, lr=0.3), run("all", 0.8)],
-            "bn is best at 0.3 of 2 rates (46.0 %); one seed each.",
+            "bn is best at 0.3 of 2 rates (46.0 %), the highest of them, so a higher one may be "
+            "better still; one seed each, so no spread is known.",
+        ),
+        (  # in the middle, and ahead by more than its seeds are apart: nothing to add
+            "lr",
+            [run("bn", 0.44, 0.45, lr=0.01), run("bn", 0.50, 0.51), run("bn", 0.3, 0.4, lr=0.3)],
+            "bn is best at 0.1 of 3 rates (50.5 %); means over 2 seeds.",
+        ),
+        (
+            "lr",
+            [run("bn", 0.44, 0.45), run("bn", 0.45, 0.48, lr=0.03), run("bn", 0.4, lr=0.3),
+             run("all", 0.8, lr=0.003), run("all", 0.7)],
+            "bn is best at 0.03 of 3 rates (46.5 %), the lowest of them, so a lower one may be "
+            "better still, 2.0 points ahead of 0.1, which is no more than the 3.0 between seeds of "
+            "0.03; all is best at 0.003 of 2 rates (80.0 %), the lowest of them, so a lower one "
+            "may be better still; means over 1 to 2 seeds.",
+        ),
+        (  # the first two have one seed each: the seeds of the third tell what chance does
+            "lr",
+            [run("bn", 0.44), run("bn", 0.43, lr=0.03), run("bn", 0.40, 0.415, lr=0.3)],
+            "bn is best at 0.1 of 3 rates (44.0 %), 1.0 points ahead of 0.03, which is no more "
+            "than the 1.5 between seeds of 0.3; means over 1 to 2 seeds.",
         ),
         ("lr", [run("bn", 0.44), run("all", 0.8)], None),
         ("clamp", [run("bn", 0.44)], None),

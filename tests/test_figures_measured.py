@@ -18,7 +18,7 @@ from gammabeta.figures.probes import layer_figure
 from gammabeta.paper import experiments
 from gammabeta.paper.points import views
 from gammabeta.report.answers import answer
-from gammabeta.report.settings import caption, measured_columns, missing
+from gammabeta.report.settings import caption, measured_columns, missing, setting
 from gammabeta.store import list_runs
 
 THRESHOLDS = [0.0, 0.01, 0.1]
@@ -112,6 +112,34 @@ def test_the_answer_on_clamping_is_at_the_papers_threshold(store):
         "Without small gammas": "50.0\u202f%",
         "Without as many random ones": "20.0\u202f%",
     }
+
+
+@pytest.mark.parametrize(
+    ("recorded", "told"),
+    [
+        ((0.5003, 0.5197), "ResNet-14 under bn: 51.0 % and 51.1 %"),
+        ((0.501, 0.521), ""),  # reads the same
+        ((0.49, 0.51), ""),  # more than rounding explains
+        ((0.4995, None), ""),  # of some images only
+    ],
+)
+def test_one_network_tested_twice_may_read_differently(tmp_path, recorded, told):
+    """By the engine of its training, and by plain torch, on the same images."""
+    for seed, each in enumerate(recorded):
+        run = write_point(tmp_path, RunSpec(seed=seed), each or 0.52)
+        accuracies = [0.501 + 0.02 * seed, 0.49, 0.2]
+        found = clamp_probe(accuracies, [[0.5, 0.5], [0.1, 0.3], [0.1, 0.1]])
+        write_probe(run, "clamp", found | {"recorded": each}, 10_000)
+    text = " ".join(setting(view_of(tmp_path, "clamp"))).replace("\u202f", " ")
+    assert ("by plain torch, which rounds otherwise" in text) is bool(told)
+    assert told in text
+    assert "rounds otherwise" not in " ".join(setting(view_of(tmp_path, "activity")))
+
+
+def test_a_gamma_of_zero_leaves_its_beta(store):
+    text = caption(view_of(store, "gammas"), "")
+    assert "A peak at zero is made of channels of which beta alone is left" in text
+    assert "switched off" not in text
 
 
 def test_captions_say_how_many_images_a_probe_saw(store, tmp_path):

@@ -179,7 +179,10 @@ def test_list_and_dry_run_train_nothing(tmp_path, capsys):
         (["depth", "--subsets", "gama", *SMOKE], "gama"),
         (["depth", "--dry-run", "--out", "FILE", *SMOKE], "is a file"),
         (["cifar100", "--data", "cifar10"], "data is cifar10"),
-        (["networks", "--networks", "cifar_resnet_14"], "networks has no"),
+        (
+            ["networks", "--networks", "cifar_resnet_14"],
+            "--networks: the experiment networks has no 'cifar_resnet_14': nothing trains in it",
+        ),
         (["depth", "--image-size", "128"], "--image-size belongs to experiments on imagenet"),
         (["imagenet", "--image-size", "128", *SMOKE], "leave it out with synthetic"),
         (["imagenet", "--image-size", "7"], "--image-size is 7: write 8 or more"),

@@ -109,6 +109,7 @@ def _table(left: tuple[str, ...], right: tuple[str, ...]) -> Any:
 def _print_runs(made: list[tuple[Any, dict[str, dict[str, Any]]]]) -> None:
     """One row a run: what each probe found in the whole network."""
     from gammabeta.display import make_console, percent
+    from gammabeta.probe.read import ROUNDING
 
     columns: dict[str, tuple[tuple[str, str], ...]] = {
         "gammas": (("gammas", "gammas"), ("|gamma| < 0.01", "small_share")),
@@ -141,7 +142,7 @@ def _print_runs(made: list[tuple[Any, dict[str, dict[str, Any]]]]) -> None:
         recorded = probes.get("clamp", {}).get("recorded")
         if recorded is not None:
             ours = probes["clamp"]["summary"]["test_accuracy"]
-            if abs(recorded - ours) > 0.005:
+            if abs(recorded - ours) > ROUNDING:
                 notes.append(
                     f"{run.id}: {percent(ours)} here, {percent(recorded)} when it was trained: "
                     "more than another machine's rounding would explain"

@@ -31,7 +31,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 class Clamped(NamedTuple):
     """At the threshold 0.01, means over n runs, in 0..1: the share of gammas that is clamped, and
-    the accuracy as trained, without them, and without as many random ones. images: tested."""
+    the accuracy as trained, without them, and without as many random ones. images: tested.
+    recorded: what the runs themselves recorded of these images; None where one did not."""
 
     share: float
     before: float
@@ -39,6 +40,7 @@ class Clamped(NamedTuple):
     random: float
     images: int
     n: int
+    recorded: float | None
 
 
 class Quiet(NamedTuple):
@@ -193,6 +195,7 @@ def clamped(point: Point) -> Clamped | None:
     if not found or not {0.0, SMALL} <= set(found[0].thresholds.tolist()):
         return None
     at = {float(each): place for place, each in enumerate(found[0].thresholds)}
+    recorded = [each.recorded for each in found]
     return Clamped(
         share=_mean(each.shares[at[SMALL]] for each in found),
         before=_mean(each.accuracy[at[0.0]] for each in found),
@@ -200,6 +203,7 @@ def clamped(point: Point) -> Clamped | None:
         random=_mean(each.random[:, at[SMALL]].mean() for each in found),
         images=found[0].images,
         n=len(found),
+        recorded=None if None in recorded else _mean(each for each in recorded if each is not None),
     )
 
 

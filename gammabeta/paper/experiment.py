@@ -70,7 +70,10 @@ class Experiment:
         return replace(self, points=tuple(map(change, self.points)))
 
     def _check(self, what: str, wanted: Sequence[str], known: Sequence[str]) -> None:
+        """The message begins with no name: the command line takes the word `networks` there for
+        its flag, and there is an experiment of that name."""
+        has = ", ".join(dict.fromkeys(known))
+        hint = f"it has {has}" if has else f"nothing trains in it, so leave {what} out"
         for name in wanted:
             if name not in known:
-                has = ", ".join(dict.fromkeys(known)) or "nothing to choose"
-                raise InputError(f"{self.name} has no '{name}': it has {has}", what)
+                raise InputError(f"the experiment {self.name} has no '{name}': {hint}", what)

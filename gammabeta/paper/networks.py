@@ -6,7 +6,7 @@ from typing import Any
 
 from gammabeta.models import architecture
 from gammabeta.names import PAPER_NETWORKS
-from gammabeta.paper.published import PUBLISHED_PARAMETERS
+from gammabeta.paper.published import PARAMETER_COLUMNS, PUBLISHED_PARAMETERS
 from gammabeta.roles import roles
 
 _UNITS = {"K": 1_000, "M": 1_000_000}
@@ -31,13 +31,13 @@ def _counts(name: str) -> dict[str, int]:
 
 
 def network_rows() -> list[dict[str, Any]]:
-    """Every network: `model_row`, what the paper prints of total and bn ("14.0M"), and ours less
-    that; None where it prints nothing."""
+    """Every network: `model_row`, what the paper prints of each of PARAMETER_COLUMNS ("14.0M"), and
+    ours less that; None where nothing that it prints could be read."""
     found = []
     for name in PAPER_NETWORKS:
         row = model_row(name)
-        printed = dict(zip(("total", "bn"), PUBLISHED_PARAMETERS.get(name, ()), strict=False))
-        for key in ("total", "bn"):
+        printed = dict(zip(PARAMETER_COLUMNS, PUBLISHED_PARAMETERS.get(name, ()), strict=False))
+        for key in PARAMETER_COLUMNS:
             text = printed.get(key)
             row[f"published_{key}"] = text
             row[f"difference_{key}"] = None if text is None else row[key] - printed_value(text)[0]

@@ -111,8 +111,11 @@ def is_recalled(spec: RunSpec) -> bool:
     return spec.norm_init == ALTERNATE_INIT
 
 
-# The table of networks of version 2: total and BatchNorm parameters, rounded as it prints them.
-PUBLISHED_PARAMETERS: dict[str, tuple[str, str]] = {
+# The table of networks of version 2, rounded as it prints them: all parameters, those of BatchNorm,
+# and, of the networks of which these could be read, those of the output and of the convolutions on
+# shortcuts.
+PARAMETER_COLUMNS = ("total", "bn", "output", "shortcut")
+PUBLISHED_PARAMETERS: dict[str, tuple[str, ...]] = {
     "cifar_resnet_14": ("175K", "1.12K"),
     "cifar_resnet_32": ("467K", "2.46K"),
     "cifar_resnet_56": ("856K", "4.26K"),
@@ -125,11 +128,11 @@ PUBLISHED_PARAMETERS: dict[str, tuple[str, str]] = {
     "cifar_resnet_14_128": ("11.1M", "8.96K"),
     "cifar_resnet_14_256": ("44.3M", "17.9K"),
     "cifar_resnet_14_512": ("177M", "35.8K"),
-    "imagenet_resnet_18": ("11.7M", "9.6K"),
-    "imagenet_resnet_34": ("21.8M", "17.0K"),
-    "imagenet_resnet_50": ("25.6M", "53.1K"),
-    "imagenet_resnet_101": ("44.6M", "105K"),
-    "imagenet_resnet_200": ("64.7M", "176K"),
+    "imagenet_resnet_18": ("11.7M", "9.6K", "513K", "172K"),
+    "imagenet_resnet_34": ("21.8M", "17.0K", "513K", "172K"),
+    "imagenet_resnet_50": ("25.6M", "53.1K", "2.05M", "2.77M"),
+    "imagenet_resnet_101": ("44.6M", "105K", "2.05M", "2.77M"),
+    "imagenet_resnet_200": ("64.7M", "176K", "2.05M", "2.77M"),
 }
 
 

@@ -16,19 +16,24 @@ from gammabeta.store import RunFolder
 
 Array = np.ndarray[Any, np.dtype[Any]]
 FORMAT = 1  # of the files: raised when what a probe measures changes, which makes all of them stale
+# How far two accuracies of one network on the same images may be apart by rounding alone, which is
+# another's on every engine and machine.
+ROUNDING = 0.005
 _MALFORMED = (KeyError, IndexError, TypeError, ValueError, AttributeError, ZlibError)
 
 
 @dataclass(frozen=True)
 class ClampCurve:
     """thresholds, shares (of all gammas that are clamped), accuracy: (T,). random: accuracy without
-    as many random gammas, (draws, T). images: how many were classified."""
+    as many random gammas, (draws, T). images: how many were classified. recorded: what the run
+    itself recorded of these same images; None where they are not all of its test images."""
 
     thresholds: Array
     shares: Array
     accuracy: Array
     random: Array
     images: int
+    recorded: float | None = None
 
 
 @dataclass(frozen=True)
@@ -171,7 +176,11 @@ def _clamp_curve(found: dict[str, Any]) -> ClampCurve:
         for key in ("threshold", "share", "test_accuracy")
     )
     random = _numbers([point["random"] for point in points], 2)
-    return ClampCurve(thresholds, shares, accuracy, random.T, found["made_from"]["images"])
+    recorded = found.get("recorded")
+    return ClampCurve(
+        thresholds, shares, accuracy, random.T, found["made_from"]["images"],
+        None if recorded is None else float(recorded),
+    )  # fmt: skip
 
 
 def _relu_activity(found: dict[str, Any]) -> list[LayerActivity]:

@@ -167,10 +167,10 @@ def _extremes(ranked: Sequence[Point], field: str) -> str:
     )
     if min(spread(best).n, spread(worst).n) > 1:
         return f"it makes {between:.1f} points {ends}{sure(best, worst)}"
-    widest = max(ranked, key=lambda point: spread(point).high - spread(point).low)
+    widest = max(ranked, key=_apart)
     if spread(widest).n == 1:
         return f"it makes {between:.1f} points {ends}, of which no spread is known"
-    seeds_apart = points_apart(spread(widest).high, spread(widest).low)
+    seeds_apart = _apart(widest)
     own = f"the {seeds_apart:.1f} points between seeds of {getattr(widest.spec, field)}"
     if between <= seeds_apart:
         return f"it makes no difference beyond {own}: {between:.1f} points {ends}"
@@ -226,10 +226,36 @@ def _lr(view: View) -> str | None:
     for name, points in series(view).items():
         done = [point for point in points if point.accuracy]
         if len(done) > 1:
-            best = max(done, key=lambda point: spread(point).mean)
-            told.append(f"{name} is best at {best.spec.lr:g} of {len(done)} rates ({mean(best)})")
+            told.append(f"{name} is best at {_best_rate(done)}")
             used += done
-    return f"{', '.join(told)}; {seeds(used)}." if told else None
+    known = ", so no spread is known" if all(spread(point).n == 1 for point in used) else ""
+    return f"{'; '.join(told)}; {seeds(used)}{known}." if told else None
+
+
+def _best_rate(done: Sequence[Point]) -> str:
+    """With what speaks against it: that it lies at an end of the rates that were tried, or that its
+    lead on the next is what the seeds of a rate are apart."""
+    best, second = sorted(done, key=lambda point: -spread(point).mean)[:2]
+    rates = sorted(point.spec.lr for point in done)
+    text = f"{best.spec.lr:g} of {len(done)} rates ({mean(best)})"
+    if best.spec.lr in (rates[0], rates[-1]):
+        end = "lowest" if best.spec.lr == rates[0] else "highest"
+        text += f", the {end} of them, so a {end.removesuffix('est')}er one may be better still"
+    lead = points_apart(spread(best).mean, spread(second).mean)
+    widest = max((best, second), key=_apart)
+    if spread(widest).n == 1:  # how far the seeds of another rate are apart must do
+        widest = max(done, key=_apart)
+    if spread(widest).n > 1 and lead <= _apart(widest):
+        text += (
+            f", {lead:.1f} points ahead of {second.spec.lr:g}, which is no more than the "
+            f"{_apart(widest):.1f} between seeds of {widest.spec.lr:g}"
+        )
+    return text
+
+
+def _apart(point: Point) -> float:
+    """How far its seeds are, in points."""
+    return points_apart(spread(point).high, spread(point).low)
 
 
 def _done(view: View, line: str) -> list[Point]:

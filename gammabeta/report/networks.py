@@ -6,8 +6,15 @@ from typing import Any
 from gammabeta.names import readable
 from gammabeta.paper import experiments
 from gammabeta.paper.networks import is_rounded, network_rows
+from gammabeta.paper.published import PARAMETER_COLUMNS
 from gammabeta.sentences import share
 
+_CALLED = {
+    "total": "parameters",
+    "bn": "gammas and betas",
+    "output": "values of the output",
+    "shortcut": "weights on shortcuts",
+}
 _WHERE = {"imagenet": " on ImageNet", "report": " of the report"}
 
 
@@ -18,8 +25,7 @@ def network_table() -> dict[str, Any]:
             **row,
             "network": readable(row["name"]) + _WHERE.get(row["name"].partition("_")[0], ""),
             "share": row["bn"] / row["total"],
-            "difference_total": _signed(row["difference_total"]),
-            "difference_bn": _signed(row["difference_bn"]),
+            **{f"difference_{key}": _signed(row[f"difference_{key}"]) for key in PARAMETER_COLUMNS},
         }
         for row in network_rows()
     ]
@@ -27,19 +33,21 @@ def network_table() -> dict[str, Any]:
 
 
 def _answer(rows: Sequence[dict[str, Any]]) -> str:
-    low, high = (end(rows, key=lambda row: row["share"]) for end in (min, max))
+    """The range is that of the networks in the paper's table: the others are not its answer."""
+    theirs = [row for row in rows if row["published_total"] is not None]
+    low, high = (end(theirs, key=lambda row: row["share"]) for end in (min, max))
     text = (
-        f"From {share(low['share'])} ({low['network']}) to {share(high['share'])} "
-        f"({high['network']}) of all parameters."
+        f"Of the networks in the paper\u2019s table, from {share(low['share'])} ({low['network']}) "
+        f"to {share(high['share'])} ({high['network']}) of all parameters."
     )
     printed = [
         (row["network"], what, row[key], row[f"published_{key}"])
         for row in rows
-        for key, what in (("total", "parameters"), ("bn", "gammas and betas"))
+        for key, what in _CALLED.items()
         if row[f"published_{key}"] is not None
     ]
     other = [each for each in printed if not is_rounded(each[2], each[3])]
-    text += f" Of {len(printed)} numbers that the paper prints, {len(printed) - len(other)} are "
+    text += f" Of {len(printed)} numbers that were read in it, {len(printed) - len(other)} are "
     text += "ours, rounded"
     told = "; ".join(
         f"for {name} it prints {theirs} {what}, we count {ours:,}"

@@ -10,7 +10,7 @@ from gammabeta.sentences import percent
 
 def on_random(view: View) -> str | None:
     """With which amounts of random weights bn is not met, met and passed, on each network."""
-    told = []
+    told, single = [], False
     for name, points in series(view).items():
         bn = next((p for p in points if p.spec.trainable == "bn" and p.accuracy), None)
         random = [p for p in points if p.accuracy and p.spec.trainable != "bn"]
@@ -18,6 +18,9 @@ def on_random(view: View) -> str | None:
             continue
         random.sort(key=lambda point: point.trained or 0)
         told.append(f"On {name} {_crossing(bn, random)}")
+        single = single or any(spread(point).n == 1 for point in (bn, *random))
+    if single:
+        told.append("Of what has one seed no spread is known: it is sorted by that seed alone.")
     return " ".join(told) or None
 
 
@@ -25,17 +28,23 @@ def _crossing(bn: Point, random: Sequence[Point]) -> str:
     """random: by their amounts; neighbours that stand alike to bn are told together."""
     groups: list[tuple[str, list[Point]]] = []
     for point in random:
-        if level(point, bn):
-            place = "level within their seeds" if spread(bn).n > 1 else "level"
-        else:
-            place = "above" if spread(point).mean > spread(bn).mean else "below"
+        place = _place(point, bn)
         if not groups or groups[-1][0] != place:
             groups.append((place, []))
         groups[-1][1].append(point)
     told = "; ".join(f"{place} with {_amounts(group)}" for place, group in groups)
-    known = "" if spread(bn).n > 1 else " Of gamma and beta no spread is known."
     seen = f"{mean(bn)} ({seeds([bn])}{_span(bn)})"
-    return f"gamma and beta, {bn.trained:,} values, reach {seen}. Random weights are {told}.{known}"
+    return f"gamma and beta, {bn.trained:,} values, reach {seen}. Random weights are {told}."
+
+
+def _place(point: Point, bn: Point) -> str:
+    """Where random weights are beside bn. A single seed is never level with seeds, which it has
+    none of: it is among those of the other, or outside of them."""
+    if not level(point, bn):
+        return "above" if spread(point).mean > spread(bn).mean else "below"
+    if spread(bn).n == 1:
+        return "level" if spread(point).n == 1 else "at both sides of it, seed by seed,"
+    return "among those seeds" if spread(point).n == 1 else "level within their seeds"
 
 
 def _span(point: Point) -> str:

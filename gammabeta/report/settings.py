@@ -20,10 +20,13 @@ from gammabeta.paper.beside import any_recalled
 from gammabeta.paper.points import STAND_INS, Point, View, from_jpeg, left_out, other_data
 from gammabeta.paper.published import ALTERNATE_CAVEAT
 from gammabeta.paper.unlike import changes
+from gammabeta.probe.read import ROUNDING
 from gammabeta.report.captions import caption_measured
 from gammabeta.report.origins import has_published
 from gammabeta.sentences import percent, reason
 from gammabeta.spec import RunSpec, differing
+
+_AS_TRAINED = "As trained, on these"  # the heading of a column
 
 
 def view_id(view: View, *, alone: bool) -> str:
@@ -77,7 +80,30 @@ def setting(view: View) -> list[str]:
     if from_jpeg(view.runs) and view.data.startswith("cifar"):
         copies = "JPEG copies of the images" if len(sources) == 1 else "JPEG copies in some runs"
         said.append(f"The data was {copies}, whose pixels are not quite the original ones.")
-    return said + left_out(view.points)
+    return said + _tested_twice(view) + left_out(view.points)
+
+
+def _tested_twice(view: View) -> list[str]:
+    """A sentence where the accuracy of the same runs on the same images stands in a table twice and
+    reads differently."""
+    if "clamp" not in view.experiment.probes:
+        return []
+    found = [(point, each) for point in view.done if (each := clamped(point))]
+    told = [
+        f"{readable(point.spec.model)} under {point.spec.trainable}: {percent(each.recorded)} and "
+        f"{percent(each.before)}"
+        for point, each in found
+        if each.recorded is not None
+        and each.n == len(point.runs)
+        and percent(each.recorded) != percent(each.before)
+        and abs(each.recorded - each.before) <= ROUNDING
+    ]
+    if not told:
+        return []
+    return [
+        f"\u201cOurs\u201d and \u201c{_AS_TRAINED}\u201d are of the same images: tested by the "
+        f"engine that trained, and by plain torch, which rounds otherwise ({'; '.join(told)})."
+    ]
 
 
 def recipe_in_short(view: View) -> str:
@@ -237,7 +263,7 @@ def measured_values(view: View) -> dict[str, dict[str, int | float]]:
             # "Ours" is of all test images, these are of some: before and after stand side by side
             put(point, "Test images", cut.images)
             put(point, "Small gammas", cut.share)
-            put(point, "As trained, on these", cut.before)
+            put(point, _AS_TRAINED, cut.before)
             put(point, "Without small gammas", cut.after)
             put(point, "Without as many random ones", cut.random)
         if view.experiment.name == "activity" and (off := quiet(point)):
