@@ -223,7 +223,7 @@ def caption_gammas(pools: Sequence[GammaPool]) -> str:
     return (
         "The values of gamma after training, all layers and seeds together: "
         f"{counts}. Same bins for all, each area is 1. A peak at zero is made of channels "
-        "of which beta alone is left: they are the same for every image."
+        "of which little more than beta is left, a constant."
     )
 
 

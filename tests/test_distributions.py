@@ -176,7 +176,7 @@ def test_runs_that_saw_other_images_are_told_apart(tmp_path):
 
     view = view_of(tmp_path, "clamp")
     bn, everything = view.done
-    assert clamped(bn)[1:] == pytest.approx((0.5, 0.5, 0.1, 10_000, 2))
+    assert clamped(bn)[1:6] == pytest.approx((0.5, 0.5, 0.1, 10_000, 2))
     assert dict(measured_columns(view))["Test images"] == {
         bn.spec.id: "10,000", everything.spec.id: "1,000",
     }  # fmt: skip

@@ -52,21 +52,21 @@ def told(store, name):
                    (answer(view) or "", "\n".join(published_sources(view))))  # fmt: skip
 
 
-@pytest.mark.parametrize("name", experiments().keys() - {"networks", "report"})
+@pytest.mark.parametrize("name", [each for each in experiments() if each != "report"])
 def test_every_published_number_of_an_answer_has_its_source(store, name):
-    found = views(experiments()[name], store)
-    for view in found:
-        _, text, sources = told(store, name)
-        for number, origin in QUOTED.items():
-            if number in text:
-                (line,) = [each for each in sources.splitlines() if number.strip() in each]
-                assert origin in line
-        # and nothing else is quoted
-        rest = text.partition(" Published")[2]
-        for number in QUOTED:
-            rest = rest.replace(number, "")
-        assert re.findall(r"\d[\d.]*", rest.replace("3.0 times", "")) == []
-        assert len(quotes(view)) <= len(sources.splitlines())
+    if not views(experiments()[name], store):
+        pytest.skip("these runs are none of it")
+    _, text, sources = told(store, name)
+    for number, origin in QUOTED.items():
+        if number in text:
+            (line,) = [each for each in sources.splitlines() if number.strip() in each]
+            assert origin in line
+    # and nothing else is quoted
+    rest = text.partition(" Published")[2]
+    for number in QUOTED:
+        rest = rest.replace(number, "")
+    assert re.findall(r"\d[\d.]*", rest.replace("3.0 times", "")) == []
+    assert sources == NOTHING or sources.startswith("Training BatchNorm and Only BatchNorm")
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,8 @@ def test_imagenet_itself_has_its_published_number_and_no_target_where_shortened(
         assert "Not ImageNet" not in " ".join([*setting(view), caption(view, "top5")])
         top5 = {drawing.key: drawing for drawing in drawings(view)}["top5"].draw(WIDE)
         assert [line for line in top5.axes[0].lines if line.get_label() == "published"]
-        (source,) = published_sources(view)
+        paper, source = published_sources(view)
+        assert paper.endswith("(arXiv 2003.00152)")
         assert source.startswith("ResNet-200 under bn, first five guesses: the abstract")
     assert "no target" not in " ".join([*setting(whole), caption(whole, "top5")])
     assert "no target" in " ".join(setting(short))

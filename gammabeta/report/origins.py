@@ -68,7 +68,7 @@ def published_sources(view: View) -> list[str]:
     for point in _drawn(view):
         if point.published is not None:
             told.setdefault(published_origin(point.spec), []).append(point)
-    lines = [f"{_PAPER}, {FROM_FIGURE}"] if FROM_FIGURE in told else []
+    lines = [f"{_PAPER}, {FROM_FIGURE}" if FROM_FIGURE in told else _PAPER]
     if view.experiment.axis == "epochs":
         lines.append("the curve over the epochs: read off the learning curve of version 1")
     lines += [
