@@ -252,7 +252,9 @@ def reader(name: str) -> Any:
                     raise argparse.ArgumentTypeError(f"'{text}' names a role twice")
                 return {role: number(value) for role, value in pairs}
             if typing.get_origin(kind) is tuple:
-                return [number(part) for part in text.split(",") if part]
+                if found := [number(part) for part in text.split(",") if part]:
+                    return found
+                raise ValueError  # a variable of the shell that is not set would be another recipe
             if kind is float:
                 return number(text)
             return text if kind is str else int(text)

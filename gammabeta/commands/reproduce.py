@@ -22,6 +22,7 @@ from gammabeta.environment import check_alone
 from gammabeta.errors import InputError, RunError
 
 _FOR_THE_PLAN = ("engine", "device", "data_dir")
+_EXAMPLES = {"networks": "cifar_resnet_14,cifar_resnet_32", "subsets": "bn,all"}
 
 
 def add(commands: Any) -> None:
@@ -79,8 +80,8 @@ def _reproduce(options: argparse.Namespace) -> None:
         data=options.data,
         replicates=options.replicates,
         image_size=options.image_size,
-        networks=_split(options.networks),
-        subsets=_split(options.subsets),
+        networks=_split("networks", options.networks),
+        subsets=_split("subsets", options.subsets),
         say=lambda line: print(line, file=sys.stderr),
         estimate=options.list or options.dry_run,  # else the runs say it, once the data are read
         keep=True,
@@ -281,10 +282,16 @@ def _measured_table(view: Any) -> Table | None:
     return shown if shown.row_count else None
 
 
-def _split(text: str | None) -> list[str]:
-    """A,B as a list. A name:REGEX may hold commas: it has to be the last."""
+def _split(name: str, text: str | None) -> list[str]:
+    """A,B as a list; [], which is all of them, where the flag was not given. A name:REGEX may hold
+    commas: it has to be the last. Raises InputError for a list of nothing: a shell's variable that
+    is not set would start everything."""
     if text is None:
         return []
-    head, name, tail = text.partition("name:")
+    head, regex, tail = text.partition("name:")
     found = [part.strip() for part in head.split(",") if part.strip()]
-    return found + ([name + tail] if name else [])
+    found += [regex + tail] if regex else []
+    if not found:
+        message = f"{name} '{text}' names none: write for example {_EXAMPLES[name]}, or leave it out"
+        raise InputError(message, name)
+    return found
