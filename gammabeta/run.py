@@ -126,17 +126,17 @@ def train_team(
         with _noted(errors, each.spec.id), about("runs"):
             built_from = inputs(each.data, each.subset, each.model)
             folder = RunFolder.create(Path(runs), each.spec.id, each.spec.to_dict(), built_from)
-            folders.append((each, folder))
+            folders.append((each, folder, built_from))
     session = environment(chosen) | {"engine": engine_class.name}
     if isinstance(made[0].data.train, Pictures):
         session["decoding_threads"] = made[0].data.train.workers
     with contextlib.ExitStack() as locks:
         ready = []
-        for each, folder in folders:
+        for each, folder, built_from in folders:
             with _noted(errors, folder.id):
                 locks.enter_context(folder.lock())
                 if not _is_done(folder):  # another process may have finished it while we waited
-                    ready.append(_rewind(each, folder, engine_class.name))
+                    ready.append(_rewind(each, folder, engine_class.name, built_from))
         for together in _by_epoch(ready):
             team = []
             for member in together:
@@ -195,7 +195,7 @@ def _train_together(
             with about("runs"):
                 folder = RunFolder.create(runs, spec.id, spec.to_dict(), built_from)
             lock.enter_context(folder.lock())
-            member = _rewind(made, folder, name)
+            member = _rewind(made, folder, name, built_from)
             folder.record_session(
                 environment(chosen)
                 | {"engine": name, "after_epoch": member.epoch, "notes": member.notes}
@@ -266,11 +266,18 @@ class _Ready:
         return 0 if self.checkpoint is None else self.checkpoint.epoch
 
 
-def _rewind(made: Made, folder: RunFolder, engine: str) -> _Ready:
-    """Bring a folder back to its last checkpoint. engine: the name of the one that goes on."""
+def _rewind(made: Made, folder: RunFolder, engine: str, built_from: dict[str, Any]) -> _Ready:
+    """Bring a folder back to its last checkpoint. engine: the name of the one that goes on;
+    built_from: `inputs` of now, with which a run without any checkpoint, good or damaged, begins
+    anew where its data has changed: a broken image is found in the first epoch, and what helps
+    (repairing it, leaving it out) makes other data."""
+    checkpoint, notes = folder.load_checkpoint()
+    data = folder.inputs["data"]
+    if checkpoint is None and not notes and data.get("sha256") != made.data.sha256:
+        folder.replace_inputs(built_from)
+        notes.append("it has no checkpoint yet, so it begins anew with the data of now")
     check_data(folder, made.data)
     check_start(folder, made.model)
-    checkpoint, notes = folder.load_checkpoint()
     if checkpoint is not None:
         notes.append(f"resuming after epoch {checkpoint.epoch}{_other_engine(folder, engine)}")
     ready = _Ready(made, folder, checkpoint, notes)

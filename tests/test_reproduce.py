@@ -183,7 +183,10 @@ def test_list_and_dry_run_train_nothing(tmp_path, capsys):
             ["networks", "--networks", "cifar_resnet_14"],
             "--networks: the experiment networks has no 'cifar_resnet_14': nothing trains in it",
         ),
-        (["depth", "--networks", ""], "--networks '' names none: write for example cifar_resnet_14"),
+        (
+            ["depth", "--networks", ""],
+            "--networks '' names none: write for example cifar_resnet_14",
+        ),
         (["depth", "--networks", " , ", *SMOKE], "or leave it out"),
         (["depth", "--subsets", ","], "--subsets ',' names none: write for example bn,all, or"),
         (["--list", "--subsets", ""], "--subsets '' names none"),

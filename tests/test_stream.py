@@ -14,6 +14,7 @@ from gammabeta.data.crops import random_box, test_square, training_square
 from gammabeta.data.decode import Picture
 from gammabeta.engine.batches import Batches
 from gammabeta.engine.stream import StreamedBatches, make_batches
+from gammabeta.sweep import sweep
 
 SPEC = RunSpec(model="imagenet_resnet_18_4", data="imagenet", image_size=16, batch_size=4, epochs=2)
 CPU = torch.device("cpu")
@@ -188,16 +189,43 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_numbers(folder, tmp_path, eng
 
 
 def test_a_run_without_broken_images_says_so_and_is_another_data_set(folder, tmp_path):
+    """It begins anew in the folder of the one that failed at them, as if that had never been; one
+    that has a checkpoint goes on with its own images only."""
     (folder / "train/n02/1.JPEG").write_bytes(broken())
     how = {"data_dir": folder, "device": "cpu"}
     with pytest.raises(RunError, match=r"train/n02/1.JPEG"):
         train(SPEC, tmp_path / "runs", **how)
     skipping = Reading(skip_broken=True)
+    run = train(SPEC, tmp_path / "runs", reading=skipping, **how)
+    new = train(SPEC, tmp_path / "new", reading=skipping, **how)
+    assert run.folder.inputs == new.folder.inputs
+    assert [each["test_loss"] for each in run.metrics] == [
+        each["test_loss"] for each in new.metrics
+    ]
+    sessions = run.folder.env["sessions"]
+    assert [each["notes"] for each in sessions[:1]] == [[]]
+    assert "begins anew with the data of now" in sessions[1]["notes"][0]
+    (new.folder.path / "result.json").unlink()
     with pytest.raises(InputError, match="began with other data"):
-        train(SPEC, tmp_path / "runs", reading=skipping, **how)
-    run = train(SPEC, tmp_path / "new", reading=skipping, **how)
+        train(SPEC, tmp_path / "new", **how)
     data = run.folder.inputs["data"]
     assert data["skipped"] == ["train/n02/1.JPEG"]
     assert (data["train"], data["test"]) == (11, 6)
     assert "1 left out as broken" in data["source"]
     assert run.metrics[-1]["step"] == 2 * 3
+
+
+@pytest.mark.parametrize("mended", ["left out", "repaired"])
+def test_a_failed_run_does_not_block_its_own_retry(folder, tmp_path, mended):
+    """As `reproduce imagenet` tries again: all runs of a sweep, some with a checkpoint."""
+    image = folder / "train/n02/1.JPEG"
+    whole, how = image.read_bytes(), {"data_dir": folder, "device": "cpu"}
+    image.write_bytes(broken())
+    specs = [SPEC.replace(seed=seed) for seed in (0, 1)]
+    with pytest.raises(RunError, match=r"2 of 2 runs failed: .*train/n02/1.JPEG"):
+        sweep(specs, tmp_path / "runs", **how)
+    if mended == "repaired":
+        image.write_bytes(whole)
+    runs = sweep(specs, tmp_path / "runs", reading=Reading(skip_broken=mended == "left out"), **how)
+    assert [run.result["status"] for run in runs] == ["ok", "ok"]
+    assert {run.folder.inputs["data"]["train"] for run in runs} == {12 - (mended == "left out")}

@@ -292,6 +292,8 @@ def _split(name: str, text: str | None) -> list[str]:
     found = [part.strip() for part in head.split(",") if part.strip()]
     found += [regex + tail] if regex else []
     if not found:
-        message = f"{name} '{text}' names none: write for example {_EXAMPLES[name]}, or leave it out"
+        message = (
+            f"{name} '{text}' names none: write for example {_EXAMPLES[name]}, or leave it out"
+        )
         raise InputError(message, name)
     return found

@@ -115,7 +115,8 @@ class StreamedBatches(MadeBatches):
         except BrokenImage as error:
             raise RunError(
                 f"{pictures.name(index)} is no image that can be decoded ({error}): repair it or "
-                "write --skip-broken, and start in another folder for runs, as the data change"
+                "write --skip-broken (a run that has a checkpoint then needs another folder for "
+                "runs, as the data change)"
             ) from None
         except OSError as error:
             reason = error.strerror or error
