@@ -1,10 +1,11 @@
 """How long runs will take on this machine, from steps that it has measured.
 
 Best is what a run like it took: of the same network, subset, precision and batch, on this hardware,
-read from the store; runs that shared their time, as several processes or as a team that trains in
-step, say nothing about it. Else one step of the family's smallest network is timed, with the spec's
-own batch and a subset that needs the same gradients, and scaled by operations. That takes a second
-or two for each, so these times can be kept (step_times.py); an estimate says how old they are.
+read from the store; runs of a few steps say nothing about it, nor do those that shared their time,
+as several processes or as a team that trains in step. Else one step of the family's smallest
+network is timed, with the spec's own batch and a subset that needs the same gradients, and scaled
+by operations. That takes a second or two for each, so these times can be kept (step_times.py); an
+estimate says how old they are, and how busy the machine was.
 """
 
 import functools
@@ -13,7 +14,7 @@ import math
 import statistics
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ from gammabeta.errors import RunError
 from gammabeta.models import architecture
 from gammabeta.names import parse_name
 from gammabeta.spec import RunSpec
+from gammabeta.step_times import StepTime
 from gammabeta.store import RunFolder
 from gammabeta.subset import select
 from gammabeta.train import seconds_per_step
@@ -40,6 +42,9 @@ _SMALLEST = {
 }  # fmt: skip
 _FORWARD = {"none": 1, "output": 1, "bn": 1 / 2, "random:2": 1 / 3, "all": 1 / 3}  # of a step
 _LARGEST_BATCH = 128  # that is timed: three steps of larger ones take too long
+# Steps of a run that is to tell how long one takes: if the first is five times as long as the
+# others (a cold process), the mean over 50 is less than a tenth too long. A smoke run has four.
+_FEWEST_STEPS = 50
 _IMAGES = {  # training and test images as published, height
     "cifar10": (50_000, 10_000, 32), "cifar100": (50_000, 10_000, 32), "digits": (4_000, 1_000, 32),
     "synthetic": (2_048, 512, 32), "imagenet": (1_281_167, 50_000, 224),
@@ -50,12 +55,14 @@ _IMAGES = {  # training and test images as published, height
 class Estimate:
     """seconds: of the runs that are left and of measurements; measured: how many of these runs from
     a run like it; timed: in seconds since 1970, when the oldest step was timed that an earlier call
-    had kept; None: all were timed by this one."""
+    had kept; None: all were timed by this one. load: the largest at which a step was timed, see
+    `step_times.load`; 0 without any."""
 
     seconds: float
     runs: int
     measured: int
     timed: float | None = None
+    load: float = 0.0
 
 
 class Costs:
@@ -81,8 +88,8 @@ class Costs:
         # one of them may have been slow, beside something else
         self.known = {like: statistics.median(each) for like, each in found.items()}
         self.begun = {folder.id: folder.epochs_done for folder in folders}
-        # of a step of the smallest networks; the time of those that this process timed is None
-        self.steps: dict[RunSpec, tuple[float, float | None]] = {}
+        self.steps: dict[RunSpec, StepTime] = {}  # of the smallest networks
+        self.load = step_times.load()  # before our own steps are part of it
 
     def estimate(
         self, specs: Sequence[RunSpec], evaluations: Sequence[tuple[RunSpec, int]] = ()
@@ -90,26 +97,28 @@ class Costs:
         """Of all these runs, one after another, from the epochs that they have behind them, and of
         so many evaluations of the test images on runs."""
         seconds, measured = 0.0, 0
-        timed: list[float] = []
+        used: list[StepTime] = []
         for spec in specs:
-            each, when, like = self._seconds(spec)
-            measured += like
-            timed += [] if when is None else [when]
+            step = self._seconds(spec)
+            measured += _like(spec.to_dict()) in self.known
+            used.append(step)
             images = self.images[spec.data]
-            whole = _steps(spec, images[0]) * each * (1 + evaluation_share(spec, *images))
+            whole = _steps(spec, images[0]) * step.seconds * (1 + evaluation_share(spec, *images))
             seconds += whole * (1 - self.begun.get(spec.id, 0) / spec.epochs)
         for spec, count in evaluations:
-            each, when, _ = self._seconds(spec) if count else (0.0, None, False)
-            timed += [] if when is None else [when]
+            step = self._seconds(spec) if count else StepTime(0.0)
+            used.append(step)
             images = self.images[spec.data]
-            epoch = _steps(spec, images[0]) / spec.epochs * each
+            epoch = _steps(spec, images[0]) / spec.epochs * step.seconds
             seconds += count * epoch * evaluation_share(spec, *images)
-        return Estimate(seconds, len(specs), measured, min(timed, default=None))
+        timed = min((each.when for each in used if each.when is not None), default=None)
+        busiest = max((each.load for each in used), default=0.0)
+        return Estimate(seconds, len(specs), measured, timed, busiest)
 
-    def _seconds(self, spec: RunSpec) -> tuple[float, float | None, bool]:
-        """Of a step; when it was timed, see `_scaled`; whether a run like it has told."""
-        step = self.known.get(_like(spec.to_dict()))
-        return (*self._scaled(spec), False) if step is None else (step, None, True)
+    def _seconds(self, spec: RunSpec) -> StepTime:
+        """Of a step, as a run like it has told, else scaled."""
+        known = self.known.get(_like(spec.to_dict()))
+        return self._scaled(spec) if known is None else StepTime(known)
 
     def _seconds_of(self, folder: RunFolder) -> float | None:
         """Of one step of a finished run on this hardware."""
@@ -118,7 +127,7 @@ class Costs:
             sessions = folder.env["sessions"]
             last = folder.metrics()[-1]["step"] if result.get("status") == "ok" else 0
             here = all(self._is_alike(each) for each in sessions)
-            return float(result["seconds"] / last) if last and here else None
+            return float(result["seconds"] / last) if last >= _FEWEST_STEPS and here else None
         except (RunError, LookupError, TypeError):
             return None
 
@@ -133,8 +142,8 @@ class Costs:
             and session.get("processes", 1) == session.get("members", 1) == 1
         )
 
-    def _scaled(self, spec: RunSpec) -> tuple[float, float | None]:
-        """Seconds of a step, and when the step was timed that it is scaled from, if not now."""
+    def _scaled(self, spec: RunSpec) -> StepTime:
+        """Of a step, and how the step was timed that it is scaled from."""
         family = parse_name(spec.model).family
         small = RunSpec(
             model=_SMALLEST[family], trainable=_stand_in(family, spec.trainable),
@@ -143,21 +152,21 @@ class Costs:
         )  # fmt: skip
         if small not in self.steps:
             self.steps[small] = self._step(small)
-        seconds, when = self.steps[small]
-        per_image = seconds / small.batch_size
+        timed = self.steps[small]
+        per_image = timed.seconds / small.batch_size
         there = operations(small.model, small.trainable, 32)
         here = operations(spec.model, small.trainable, spec.image_size or _IMAGES[spec.data][2])
-        return per_image * spec.batch_size * here / there, when
+        return replace(timed, seconds=per_image * spec.batch_size * here / there)
 
-    def _step(self, spec: RunSpec) -> tuple[float, float | None]:
+    def _step(self, spec: RunSpec) -> StepTime:
         key = step_times.step_key(spec, self.engine, self.device) if self.keep else {}
         if self.keep and (kept := step_times.find(key)) is not None:
-            return kept.seconds, kept.when
+            return kept
         self.say(f"timing a step of {spec.model}, {spec.trainable}, {spec.precision} ...")
         seconds = self._measure(spec)
         if self.keep:
-            step_times.keep(key, seconds)
-        return seconds, None
+            step_times.keep(key, seconds, self.load)
+        return StepTime(seconds, self.load)
 
     def _measure(self, spec: RunSpec) -> float:
         data = load_dataset("synthetic")

@@ -272,8 +272,9 @@ def _rewind(made: Made, folder: RunFolder, engine: str, built_from: dict[str, An
     anew where its data has changed: a broken image is found in the first epoch, and what helps
     (repairing it, leaving it out) makes other data."""
     checkpoint, notes = folder.load_checkpoint()
-    data = folder.inputs["data"]
-    if checkpoint is None and not notes and data.get("sha256") != made.data.sha256:
+    began_with = folder.inputs["data"].get("sha256")
+    other = isinstance(began_with, str) and began_with != made.data.sha256
+    if checkpoint is None and not notes and other:
         folder.replace_inputs(built_from)
         notes.append("it has no checkpoint yet, so it begins anew with the data of now")
     check_data(folder, made.data)

@@ -3,12 +3,15 @@
 A time is found again only for the very same key: what was timed, by which engine, on which hardware
 with how many threads, by which versions. The whole key stands in the file beside the time, so what
 was measured elsewhere (a home folder on two machines) is never taken for ours. After a day it is
-measured anew. What cannot be read is measured and written anew; what cannot be written is not kept.
+measured anew, and after ten minutes if the machine was busy with other work: a step takes several
+times as long then. What cannot be read is measured and written anew; what cannot be written is not
+kept.
 """
 
 import contextlib
 import hashlib
 import math
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,16 +26,30 @@ from gammabeta.environment import hardware
 from gammabeta.spec import RunSpec
 from gammabeta.version import __version__
 
-_FORMAT = 1
-_OLDEST = 86400.0  # seconds: what else the machine does matters to a step
+_FORMAT = 2
+_OLDEST = 86400.0  # seconds
+_OLDEST_BUSY = 600.0
+BUSY = 0.25  # of the processors: with less, other work makes a step at most a third longer
 
 
 @dataclass(frozen=True)
 class StepTime:
-    """seconds: of one step; when: it was measured, in seconds since 1970."""
+    """seconds: of one step; load: how busy other work kept the machine, as `load` says; when: it
+    was measured, in seconds since 1970; None: by this call."""
 
     seconds: float
-    when: float
+    load: float = 0.0
+    when: float | None = None
+
+
+def load() -> float:
+    """How much there was to run on this machine in the last minute or so: 1 for as much as it has
+    processors. Our own work is part of it, so it is to be asked before that begins. 0 where it is
+    not known."""
+    try:
+        return os.getloadavg()[0] / (os.cpu_count() or 1)
+    except (AttributeError, OSError):  # not on Windows
+        return 0.0
 
 
 def step_key(spec: RunSpec, engine: str, device: torch.device) -> dict[str, Any]:
@@ -52,22 +69,25 @@ def folder() -> Path:
 
 
 def find(key: dict[str, Any]) -> StepTime | None:
-    """What was measured under this key in the last day."""
+    """What was measured under this key, and not too long ago."""
     try:
         kept = decode_json(_path(key).read_bytes())
     except OSError:
         return None
     if not isinstance(kept, dict) or kept.get("key") != key:
         return None
-    seconds, when = kept.get("seconds"), kept.get("when")
-    if not (isinstance(seconds, float) and isinstance(when, float) and 0 < seconds < math.inf):
+    found = [kept.get(name) for name in ("seconds", "load", "when")]
+    if not all(isinstance(each, float) and math.isfinite(each) for each in found):
         return None
-    return StepTime(seconds, when) if 0 <= time.time() - when <= _OLDEST else None
+    seconds, busy, when = found
+    oldest = _OLDEST if busy < BUSY else _OLDEST_BUSY
+    good = seconds > 0 <= busy and 0 <= time.time() - when <= oldest
+    return StepTime(seconds, busy, when) if good else None
 
 
-def keep(key: dict[str, Any], seconds: float) -> None:
-    """Write a time down, all of it or nothing."""
-    kept = {"key": key, "seconds": float(seconds), "when": time.time()}
+def keep(key: dict[str, Any], seconds: float, busy: float = 0.0) -> None:
+    """Write a time down, all of it or nothing. busy: the `load` under which it was taken."""
+    kept = {"key": key, "seconds": float(seconds), "load": float(busy), "when": time.time()}
     with contextlib.suppress(OSError):
         path = _path(key)
         path.parent.mkdir(parents=True, exist_ok=True)

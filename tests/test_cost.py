@@ -21,11 +21,11 @@ SPEC = RunSpec(model="cifar_resnet_14", trainable="bn", epochs=2, test_subsample
 EVALUATION = 1 + 1 / 2 * 3000 / 9000  # forward only
 
 
-def finished(root, spec, seconds, **session):
+def finished(root, spec, seconds, steps=100, **session):
     """A run of `spec` that took so long a step, on this machine."""
     folder = write_point(root, spec, 0.4)
-    folder.append_metrics({"epoch": spec.epochs + 1, "step": 100, "test_accuracy": 0.1})
-    folder.write_result({"status": "ok", "seconds": 100 * seconds})
+    folder.append_metrics({"epoch": spec.epochs + 1, "step": steps, "test_accuracy": 0.1})
+    folder.write_result({"status": "ok", "seconds": steps * seconds})
     here = {"hardware": Costs([], device=CPU).hardware, "threads": torch.get_num_threads()}
     folder.record_session(here | {"engine": "eager"} | session)
     return folder
@@ -95,6 +95,31 @@ def test_runs_that_shared_their_time_are_not_measurements_of_one(tmp_path, monke
     found = Costs([run, alone], device=CPU).estimate([SPEC])
     assert found.measured == 1
     assert found.seconds == pytest.approx(2 * 71 * 0.5 * EVALUATION)
+
+
+@pytest.mark.parametrize(("steps", "measured"), [(4, 0), (49, 0), (50, 1)])
+def test_a_run_of_a_few_steps_measures_nothing(tmp_path, monkeypatch, steps, measured):
+    """Smoke runs have four, in a process that has just begun."""
+    Clock(monkeypatch)
+    run = finished(tmp_path, SPEC.replace(seed=3), 0.5, steps)
+    found = Costs([run], device=CPU).estimate([SPEC])
+    assert found.measured == measured
+    step = 0.5 if measured else 0.01 + 0.128
+    assert found.seconds == pytest.approx(2 * 71 * step * EVALUATION)
+
+
+@pytest.mark.parametrize("size", [64, 128, 224])
+def test_an_estimate_is_of_the_specs_own_image_size(monkeypatch, size):
+    """By pixels, roughly: at 64 an image costs a twelfth of one at 224."""
+    Clock(monkeypatch)
+    images = {"imagenet": (12_800, 1_000)}
+    spec = RunSpec(model="imagenet_resnet_18", data="imagenet", epochs=1, image_size=size)
+    own = operations("imagenet_resnet_18", "bn", size) / operations("imagenet_resnet_18", "bn", 32)
+    assert own == pytest.approx((size / 32) ** 2, rel=0.1)
+    found = Costs([], device=CPU, images=images).estimate([spec])
+    assert found.seconds == pytest.approx(
+        100 * 0.138 * own * (1 + evaluation_share(spec, *images["imagenet"]))
+    )
 
 
 def test_evaluation_is_forward_only():

@@ -18,7 +18,7 @@ from gammabeta.figures.probes import layer_figure
 from gammabeta.paper import experiments
 from gammabeta.paper.points import views
 from gammabeta.report.answers import answer
-from gammabeta.report.settings import caption, measured_columns, missing, setting
+from gammabeta.report.settings import caption, measured_columns, measured_values, missing, setting
 from gammabeta.store import list_runs
 
 THRESHOLDS = [0.0, 0.01, 0.1]
@@ -140,6 +140,18 @@ def test_a_gamma_of_zero_leaves_its_beta(store):
     text = caption(view_of(store, "gammas"), "")
     assert "A peak at zero is made of channels of which little more than beta is left" in text
     assert "switched off" not in text
+
+
+def test_columns_of_activity_are_of_what_they_are_called(store):
+    """Of eight features one and two are off on all inputs, one more on 199 of 200; two seeds."""
+    view = view_of(store, "activity")
+    (spec,) = [point.spec for point in view.done if point.spec.trainable == "bn"]
+    assert measured_values(view) == {
+        "Mostly off": {spec.id: pytest.approx((2 / 8 + 3 / 8) / 2)},
+        "Off on all inputs": {spec.id: pytest.approx((1 / 8 + 2 / 8) / 2)},
+    }
+    texts = {name: column[spec.id] for name, column in measured_columns(view)}
+    assert texts == {"Mostly off": "31.3\u202f%", "Off on all inputs": "18.8\u202f%"}
 
 
 def test_captions_say_how_many_images_a_probe_saw(store, tmp_path):

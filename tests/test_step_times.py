@@ -1,6 +1,7 @@
 """Times of steps that are kept: found again under the very same key, and under no other."""
 
 import json
+import os
 import time
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from gammabeta import RunSpec, step_times
 from gammabeta.cli import main
 from gammabeta.cost import Costs
-from gammabeta.step_times import find, folder, keep, step_key
+from gammabeta.step_times import BUSY, find, folder, keep, load, step_key
 
 CPU = torch.device("cpu")
 SPEC = RunSpec(model="cifar_resnet_14", data="synthetic", trainable="bn")
@@ -19,6 +20,21 @@ SPEC = RunSpec(model="cifar_resnet_14", data="synthetic", trainable="bn")
 def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(step_times, "cache_folder", lambda: tmp_path / "cache")
     monkeypatch.setattr(step_times.passes, "why_slow", lambda: None)  # compiles nothing
+    kept_busy(monkeypatch, 0.0)
+
+
+def kept_busy(monkeypatch, share):
+    """The machine has as much to run as for this share of its processors, or does not tell."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    if share is None:
+        monkeypatch.delattr(os, "getloadavg", raising=False)
+    else:
+        monkeypatch.setattr(os, "getloadavg", lambda: (4 * share, 0.0, 0.0), raising=False)
+
+
+def later(monkeypatch, seconds):
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + seconds)
 
 
 class Timed:
@@ -73,11 +89,9 @@ def elsewhere(monkeypatch, what):
     elif what == "compiler":
         monkeypatch.setattr(step_times.passes, "why_slow", lambda: "no compiler")
     elif what == "a day":
-        now = time.time()
-        monkeypatch.setattr(time, "time", lambda: now + 90000)
+        later(monkeypatch, 90000)
     elif what == "a clock set back":
-        now = time.time()
-        monkeypatch.setattr(time, "time", lambda: now - 1000)
+        later(monkeypatch, -1000)
 
 
 @pytest.mark.parametrize("what", ["hardware", "threads", "torch", "gammabeta", "compiler", "a day",
@@ -92,6 +106,51 @@ def test_nothing_is_taken_from_elsewhere(monkeypatch, what):
     assert other.timed is None
 
 
+@pytest.mark.parametrize(("share", "minutes", "kept"), [
+    (0.0, 23 * 60, True), (BUSY - 0.01, 23 * 60, True), (BUSY, 11, False), (2.0, 11, False),
+    (2.0, 9, True), (None, 23 * 60, True),
+])  # fmt: skip
+def test_a_time_from_a_busy_machine_is_soon_forgotten(monkeypatch, share, minutes, kept):
+    timed = Timed(monkeypatch)
+    kept_busy(monkeypatch, share)
+    assert load() == pytest.approx(share or 0.0)
+    first = timed.estimate()
+    later(monkeypatch, 60 * minutes)
+    kept_busy(monkeypatch, 0.0)
+    again = timed.estimate()
+    assert (again.timed is not None) == (again.seconds == first.seconds) == kept
+    assert first.load == pytest.approx(share or 0.0)
+    assert again.load == (first.load if kept else 0.0)
+
+
+def test_our_own_steps_are_no_load(monkeypatch):
+    """Those of one call follow each other, and would be it for the last of them."""
+    timed = Timed(monkeypatch)
+    costs = Costs([], device=CPU, keep=True)
+    kept_busy(monkeypatch, 1.0)
+    assert costs.estimate([SPEC, SPEC.replace(trainable="all")]).load == 0
+    assert len(timed.specs) == 2
+    later(monkeypatch, 3600)
+    assert timed.estimate().timed is not None
+
+
+def test_reproduce_says_that_the_machine_was_busy(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    Timed(monkeypatch)
+    words = ["reproduce", "gamma-beta", "--dry-run"]
+    kept_busy(monkeypatch, 1.5)
+    for share in (1.5, 0.0):  # the second call finds what the first one kept
+        kept_busy(monkeypatch, share)
+        assert main(words) == 0
+        out = capsys.readouterr().out
+        assert "machine was busy when they were timed (as much to run as for 150% of" in out
+    assert main([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["load_when_timed"] == 1.5
+    later(monkeypatch, 3600)
+    assert main(words) == 0
+    assert "busy" not in capsys.readouterr().out
+
+
 def test_a_file_of_another_key_under_our_name_is_not_ours():
     """A home folder on two machines, or one whose hash happens to be the same."""
     key, other = step_key(SPEC, "auto", CPU), step_key(SPEC, "lean", CPU)
@@ -103,14 +162,14 @@ def test_a_file_of_another_key_under_our_name_is_not_ours():
     assert find(other).seconds == 0.25
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"null", b"[1]", b"\xff", "seconds", "when"])
+@pytest.mark.parametrize("damage", [b"", b"{", b"null", b"[1]", b"\xff", "seconds", "load", "when"])
 def test_a_damaged_file_is_written_anew(monkeypatch, damage):
     timed = Timed(monkeypatch)
     timed.estimate()
     [path] = folder().iterdir()
     if isinstance(damage, str):
         values = json.loads(path.read_bytes())
-        for wrong in (None, "1", -1.0 if damage == "seconds" else 1e30, True):
+        for wrong in (None, "1", 1e30 if damage == "when" else -1.0, True):
             path.write_text(json.dumps(values | {damage: wrong}))
             assert find(values["key"]) is None
     else:

@@ -124,6 +124,7 @@ def _run(options: argparse.Namespace, plans: list[Any]) -> None:
 def _print_plans(plans: list[Any], as_json: bool, with_runs: bool) -> None:
     from gammabeta.analysis import counted
     from gammabeta.display import duration, make_console
+    from gammabeta.step_times import BUSY, folder
 
     if as_json:
         print(json.dumps([_plan_dict(each, with_runs) for each in plans], indent=1))
@@ -152,11 +153,14 @@ def _print_plans(plans: list[Any], as_json: bool, with_runs: bool) -> None:
         "network does not fill."
     )
     if (timed := _timed(plans)) is not None:
-        from gammabeta.step_times import folder
-
         print(
             f"The steps were timed by an earlier call ({timed}); to have them timed again, remove "
             f"{folder()}."
+        )
+    if (load := max(each.estimate.load for each in plans)) >= BUSY:
+        print(
+            f"The machine was busy when they were timed (as much to run as for {load:.0%} of its "
+            "processors), so these times may be several times too long: ask again when it is idle."
         )
     if with_runs:
         to_do = {spec.id: spec for plan in plans for spec in plan.left}
@@ -194,6 +198,7 @@ def _plan_dict(plan: Any, with_runs: bool) -> dict[str, Any]:
         "seconds": round(plan.estimate.seconds, 1),
         "measured": plan.estimate.measured,
         "estimated": plan.estimate.runs - plan.estimate.measured, "timed_earlier": _timed([plan]),
+        "load_when_timed": round(plan.estimate.load, 2),
     }  # fmt: skip
     return found | ({"specs": [spec.to_dict() for spec in plan.left]} if with_runs else {})
 
