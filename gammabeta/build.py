@@ -21,6 +21,7 @@ from gammabeta.data import (
     subsample_test,
     unnormalised,
 )
+from gammabeta.disk import encode_json, write_atomically
 from gammabeta.environment import launched
 from gammabeta.errors import InputError, RunError, about
 from gammabeta.fingerprint import check_fingerprint, fingerprint
@@ -216,6 +217,12 @@ def inputs(data: Dataset, subset: Subset, model: nn.Module) -> dict[str, Any]:
             for row in subset.table
         ],
     }
+
+
+def renew_inputs(folder: RunFolder, built_from: dict[str, Any]) -> None:
+    """Say anew what a run is built from. Only for one without any checkpoint, good or damaged, so
+    that there is nothing yet that follows from what stood there."""
+    write_atomically(folder.path / "inputs.json", encode_json(built_from))
 
 
 def check_data(folder: RunFolder, data: Dataset) -> None:

@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gammabeta.build import Made, check_data, check_equal, check_start, inputs, prepare
+from gammabeta.build import (
+    Made,
+    check_data,
+    check_equal,
+    check_start,
+    inputs,
+    prepare,
+    renew_inputs,
+)
 from gammabeta.checkpoint import Checkpoint
 from gammabeta.data import Dataset, Pictures, Reading
 from gammabeta.engine import ENGINES, Engine, check_engine, choose_device, choose_engine
@@ -275,7 +283,7 @@ def _rewind(made: Made, folder: RunFolder, engine: str, built_from: dict[str, An
     began_with = folder.inputs["data"].get("sha256")
     other = isinstance(began_with, str) and began_with != made.data.sha256
     if checkpoint is None and not notes and other:
-        folder.replace_inputs(built_from)
+        renew_inputs(folder, built_from)
         notes.append("it has no checkpoint yet, so it begins anew with the data of now")
     check_data(folder, made.data)
     check_start(folder, made.model)

@@ -76,12 +76,11 @@ def find(key: dict[str, Any]) -> StepTime | None:
         return None
     if not isinstance(kept, dict) or kept.get("key") != key:
         return None
-    found = [kept.get(name) for name in ("seconds", "load", "when")]
-    if not all(isinstance(each, float) and math.isfinite(each) for each in found):
+    seconds, busy, when = (kept.get(name) for name in ("seconds", "load", "when"))
+    if not (isinstance(seconds, float) and isinstance(busy, float) and isinstance(when, float)):
         return None
-    seconds, busy, when = found
     oldest = _OLDEST if busy < BUSY else _OLDEST_BUSY
-    good = seconds > 0 <= busy and 0 <= time.time() - when <= oldest
+    good = 0 < seconds < math.inf and 0 <= busy < math.inf and 0 <= time.time() - when <= oldest
     return StepTime(seconds, busy, when) if good else None
 
 

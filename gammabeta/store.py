@@ -1,8 +1,7 @@
 """Run folders: append-only plain files that can be killed at any moment and read by any program.
 
     <runs>/<id>/ spec.json      what the run is; never changes
-                 inputs.json    what it was made from (hashes of data and frozen weights); never
-                                changes once there is a checkpoint
+                 inputs.json    what it was made from (hashes); never changes after a checkpoint
                  env.json       {"sessions": [...]}: where and how it was executed, one per start
                  metrics.jsonl  one record a line, each with its "epoch"
                  checkpoint/    the newest two, see checkpoint.py; LAST names the newest
@@ -139,13 +138,6 @@ class RunFolder:
         if not isinstance(inputs, dict) or not isinstance(inputs.get("data"), dict):
             raise RunError(f"{path} is damaged: remove the run folder and train it again")
         return inputs
-
-    def replace_inputs(self, inputs: dict[str, Any]) -> None:
-        """Say anew what a run was made from that has no checkpoint, so that nothing follows from
-        what stood there. Raises InputError for a run that has one, good or damaged."""
-        if checkpoint.candidates(self.path):
-            raise InputError(f"run {self.id} has trained already: choose another folder for runs")
-        write_atomically(self.path / "inputs.json", encode_json(inputs))
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
