@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from gammabeta.checkpoint import POINTER
 from gammabeta.data import (
     Dataset,
     Reading,
@@ -219,10 +220,34 @@ def inputs(data: Dataset, subset: Subset, model: nn.Module) -> dict[str, Any]:
     }
 
 
-def renew_inputs(folder: RunFolder, built_from: dict[str, Any]) -> None:
-    """Say anew what a run is built from. Only for one without any checkpoint, good or damaged, so
-    that there is nothing yet that follows from what stood there."""
-    write_atomically(folder.path / "inputs.json", encode_json(built_from))
+def renew_data(folder: RunFolder, built_from: dict[str, Any]) -> list[str]:
+    """Let a run that has not trained at all take the data of now, and say so in a note: a broken
+    image is found in the first epoch, and what helps (repairing it, leaving it out) makes other
+    data. built_from: `inputs` of now. Any other run stays as it is, for `check_data` to refuse."""
+    began_with, now = folder.inputs["data"].get("sha256"), built_from["data"]
+    if not isinstance(began_with, str) or began_with == now["sha256"] or _has_trained(folder):
+        return []
+    path = folder.path / "inputs.json"
+    write_atomically(path, encode_json({**folder.inputs, "data": now}))
+    return ["it had not trained yet, so it begins with the data of now"]
+
+
+def _has_trained(folder: RunFolder) -> bool:
+    """Whether anything in a run's folder may follow from its data: a checkpoint, good or damaged, a
+    pointer to one, a record. What cannot be looked at counts as that."""
+    try:
+        if (folder.path / POINTER).exists() or (folder.path / "metrics.jsonl").stat().st_size > 0:
+            return True
+    except FileNotFoundError:
+        pass
+    except OSError:
+        return True
+    try:
+        return any((folder.path / "checkpoint").iterdir())
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
 
 
 def check_data(folder: RunFolder, data: Dataset) -> None:

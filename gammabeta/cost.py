@@ -33,7 +33,7 @@ from gammabeta.names import parse_name
 from gammabeta.spec import RunSpec
 from gammabeta.step_times import StepTime
 from gammabeta.store import RunFolder
-from gammabeta.subset import select
+from gammabeta.subset import Verdict, select
 from gammabeta.train import seconds_per_step
 
 _SMALLEST = {
@@ -103,14 +103,14 @@ class Costs:
             measured += _like(spec.to_dict()) in self.known
             used.append(step)
             images = self.images[spec.data]
-            whole = _steps(spec, images[0]) * step.seconds * (1 + evaluation_share(spec, *images))
+            whole = _steps(spec, images[0]) * step.seconds * (1 + _evaluation(spec, *images))
             seconds += whole * (1 - self.begun.get(spec.id, 0) / spec.epochs)
         for spec, count in evaluations:
             step = self._seconds(spec) if count else StepTime(0.0)
             used.append(step)
             images = self.images[spec.data]
             epoch = _steps(spec, images[0]) / spec.epochs * step.seconds
-            seconds += count * epoch * evaluation_share(spec, *images)
+            seconds += count * epoch * _evaluation(spec, *images)
         timed = min((each.when for each in used if each.when is not None), default=None)
         busiest = max((each.load for each in used), default=0.0)
         return Estimate(seconds, len(specs), measured, timed, busiest)
@@ -177,17 +177,23 @@ class Costs:
 
 @functools.cache
 def _stand_in(family: str, trainable: str) -> str:
-    """A subset that needs the gradients which this one needs: of whole weights, of some entries of
-    them, of inputs alone, of the last layer, or none."""
+    """A subset that needs the gradients which this one needs, in the family's smallest network."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a K beyond the filters: said when it trains
-        trained = select(architecture(_SMALLEST[family]), trainable).trained.values()
+        return _needs(select(architecture(_SMALLEST[family]), trainable).trained.values())
+
+
+def _needs(trained: Iterable[Verdict]) -> str:
+    """The subset that needs the same gradients: of whole weights ("all"), of some entries of them
+    ("random:2"), of inputs alone ("bn"), of the last layer ("output"), or none."""
+    roles: dict[str, set[str]] = {}
     for row in trained:
-        if row.role == "conv":
-            return "all" if row.verdict == "trained" else "random:2"
-    if any(row.role in ("gamma", "beta", "bias", "shortcut") for row in trained):
+        roles.setdefault(row.role, set()).add(row.verdict)
+    if "conv" in roles:
+        return "all" if "trained" in roles["conv"] else "random:2"
+    if {"gamma", "beta", "bias", "shortcut"} & roles.keys():
         return "bn"
-    return "output" if trained else "none"
+    return "output" if roles else "none"
 
 
 def _like(spec: dict[str, object]) -> str:
@@ -220,9 +226,15 @@ def _steps(spec: RunSpec, train: int) -> int:
     return spec.epochs * math.ceil(count / spec.batch_size)
 
 
-def evaluation_share(spec: RunSpec, train: int, test: int) -> float:
-    """Evaluation as a share of training an epoch: forward only, which for each image is the whole
-    step where nothing trains, half where inputs have gradients, a third where weights have, too."""
+def forward_share(trained: Iterable[Verdict]) -> float:
+    """Evaluation of an image as a share of a training step of it: forward only, which is the whole
+    step where nothing trains, half of it where inputs have gradients, a third where weights have,
+    too. trained: `Subset.trained.values()`."""
+    return _FORWARD[_needs(trained)]
+
+
+def _evaluation(spec: RunSpec, train: int, test: int) -> float:
+    """Evaluation as a share of training an epoch."""
     test = min(test, spec.test_subsample or test)
     forward = _FORWARD[_stand_in(parse_name(spec.model).family, spec.trainable)]
     return forward * test / min(train, spec.subsample or train)

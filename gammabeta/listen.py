@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from gammabeta import passes
 from gammabeta.analysis import counted
-from gammabeta.cost import evaluation_share
+from gammabeta.cost import forward_share
 from gammabeta.display import (
     duration,
     make_console,
@@ -305,6 +305,6 @@ def _steps(event: Start) -> int:
 def expected_seconds(event: Start) -> float:
     """How long the team's remaining epochs will take."""
     train, test = len(event.data.train.labels), len(event.data.test.labels)
-    evaluation = evaluation_share(event.run.spec, train, test)
+    evaluation = forward_share(event.subset.trained.values()) * test / train
     epochs = event.run.spec.epochs - event.epoch
     return event.step_seconds * _steps(event) * (1 + evaluation) * epochs

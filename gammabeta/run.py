@@ -18,7 +18,7 @@ from gammabeta.build import (
     check_start,
     inputs,
     prepare,
-    renew_inputs,
+    renew_data,
 )
 from gammabeta.checkpoint import Checkpoint
 from gammabeta.data import Dataset, Pictures, Reading
@@ -276,17 +276,12 @@ class _Ready:
 
 def _rewind(made: Made, folder: RunFolder, engine: str, built_from: dict[str, Any]) -> _Ready:
     """Bring a folder back to its last checkpoint. engine: the name of the one that goes on;
-    built_from: `inputs` of now, with which a run without any checkpoint, good or damaged, begins
-    anew where its data has changed: a broken image is found in the first epoch, and what helps
-    (repairing it, leaving it out) makes other data."""
-    checkpoint, notes = folder.load_checkpoint()
-    began_with = folder.inputs["data"].get("sha256")
-    other = isinstance(began_with, str) and began_with != made.data.sha256
-    if checkpoint is None and not notes and other:
-        renew_inputs(folder, built_from)
-        notes.append("it has no checkpoint yet, so it begins anew with the data of now")
-    check_data(folder, made.data)
+    built_from: `inputs` of now, see `renew_data`."""
     check_start(folder, made.model)
+    renewed = renew_data(folder, built_from)
+    check_data(folder, made.data)
+    checkpoint, notes = folder.load_checkpoint()
+    notes += renewed
     if checkpoint is not None:
         notes.append(f"resuming after epoch {checkpoint.epoch}{_other_engine(folder, engine)}")
     ready = _Ready(made, folder, checkpoint, notes)

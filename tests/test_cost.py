@@ -10,7 +10,7 @@ from image_files import image_folder
 from stores import write_point
 
 from gammabeta import RunSpec
-from gammabeta.cost import Costs, _like, evaluation_share, operations
+from gammabeta.cost import Costs, _evaluation, _like, operations
 from gammabeta.data.imagenet import count_images
 from gammabeta.reproduce import choose_experiments, plan
 from gammabeta.store import list_runs
@@ -118,7 +118,7 @@ def test_an_estimate_is_of_the_specs_own_image_size(monkeypatch, size):
     assert own == pytest.approx((size / 32) ** 2, rel=0.1)
     found = Costs([], device=CPU, images=images).estimate([spec])
     assert found.seconds == pytest.approx(
-        100 * 0.138 * own * (1 + evaluation_share(spec, *images["imagenet"]))
+        100 * 0.138 * own * (1 + _evaluation(spec, *images["imagenet"]))
     )
 
 
@@ -159,7 +159,7 @@ def test_imagenet_has_as_many_images_as_runs_saw(tmp_path, monkeypatch):
     write_point(tmp_path, spec.replace(seed=6), None, train=9469, test=3925)
     piece = Costs(list_runs(tmp_path), device=CPU).estimate([spec]).seconds
     steps = -(-9469 // spec.batch_size), -(-1_281_167 // spec.batch_size)
-    shares = [1 + evaluation_share(spec, train, test)
+    shares = [1 + _evaluation(spec, train, test)
               for train, test in ((9469, 3925), (1_281_167, 50_000))]  # fmt: skip
     assert piece / whole == pytest.approx(steps[0] * shares[0] / (steps[1] * shares[1]))
     given = Costs(list_runs(tmp_path), device=CPU, images={"imagenet": (1_281_167, 50_000)})

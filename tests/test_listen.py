@@ -133,3 +133,12 @@ def test_what_is_expected_counts_evaluation_as_forward_alone(tmp_path, capsys):
     for start, wanted in zip(starts, forward, strict=True):
         share = listen.expected_seconds(start) / (start.step_seconds * 2 * 3) - 1
         assert share == pytest.approx(wanted, rel=0.05)  # the first layer's input has no gradient
+
+
+def test_a_part_that_only_a_deeper_network_has_trains_through_every_listener(tmp_path, capsys):
+    spec = SPEC.replace(model="cifar_resnet_20_4", trainable=r"name:blocks\.8\..*", epochs=1)
+    gammabeta.train(spec, tmp_path / "one", listen=gammabeta.progress)
+    with listen.TrainDisplay() as display:
+        gammabeta.train(spec, tmp_path / "other", listen=display)
+    told = capsys.readouterr().err
+    assert told.count("2 steps an epoch, 1 epoch: about") == 2

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import time
 
@@ -212,32 +211,6 @@ def test_other_data_under_the_same_name_are_refused(tmp_path):
     )
     with pytest.raises(InputError, match="began with other data"):
         train(SPEC, tmp_path)
-
-
-@pytest.mark.parametrize("left", ["whole", "damaged", "none"])
-def test_without_any_checkpoint_a_run_begins_anew_with_the_data_of_now(tmp_path, left):
-    """A damaged checkpoint is one: the run has trained, and something has happened to its files."""
-    run = train(SPEC, tmp_path)
-    metrics, folder = run.metrics, run.folder.path
-    (folder / "result.json").unlink()
-    was = json.loads((folder / "inputs.json").read_text())
-    other = {**was, "data": {**was["data"], "sha256": "f" * 64}}
-    (folder / "inputs.json").write_text(json.dumps(other))
-    if left == "damaged":
-        for path in folder.glob("checkpoint/*/state.safetensors"):
-            path.write_bytes(b"")
-    if left == "none":
-        shutil.rmtree(folder / "checkpoint")
-        again = train(SPEC, tmp_path)
-        assert again.folder.inputs == was
-        assert [each["test_loss"] for each in again.metrics] == [
-            each["test_loss"] for each in metrics
-        ]
-        return
-    with pytest.raises(InputError, match="began with other data"):
-        train(SPEC, tmp_path)
-    assert json.loads((folder / "inputs.json").read_text()) == other
-    assert run.folder.metrics() == metrics
 
 
 def test_a_diverging_run_fails_with_advice_and_can_be_seen(tmp_path):

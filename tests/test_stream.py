@@ -204,7 +204,7 @@ def test_a_run_without_broken_images_says_so_and_is_another_data_set(folder, tmp
     ]
     sessions = run.folder.env["sessions"]
     assert [each["notes"] for each in sessions[:1]] == [[]]
-    assert "begins anew with the data of now" in sessions[1]["notes"][0]
+    assert "begins with the data of now" in sessions[1]["notes"][0]
     (new.folder.path / "result.json").unlink()
     with pytest.raises(InputError, match="began with other data"):
         train(SPEC, tmp_path / "new", **how)
