@@ -29,7 +29,8 @@ def loader(results: Path) -> str:
     for group in found["groups"]:
         head += [f"{group['image_size']} pixels", f"times {base}"]
     images = found["groups"][0]["images"]
-    how = f"{found['rounds']} rounds of {images:,} images, which take turns"
+    how = f"{found['rounds']} rounds of {images:,} images, which take turns; times: the "
+    how += "median of the ratios within a round"
     return f"{found['data']['source']}; {how}. {where(found['environment'])}\n\n{table(head, body)}"
 
 

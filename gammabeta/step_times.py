@@ -29,7 +29,7 @@ from gammabeta.version import __version__
 _FORMAT = 2
 _OLDEST = 86400.0  # seconds
 _OLDEST_BUSY = 600.0
-BUSY = 0.25  # of the processors: with less, other work makes a step at most a third longer
+BUSY = 0.25  # of the processors
 
 
 @dataclass(frozen=True)

@@ -134,6 +134,16 @@ def test_our_own_steps_are_no_load(monkeypatch):
     assert timed.estimate().timed is not None
 
 
+def test_an_estimate_is_as_busy_as_its_busiest_step(monkeypatch):
+    timed = Timed(monkeypatch)
+    kept_busy(monkeypatch, 0.0)
+    timed.estimate()
+    kept_busy(monkeypatch, 0.7)
+    both = Costs([], device=CPU, keep=True).estimate([SPEC, SPEC.replace(trainable="all")])
+    assert [spec.trainable for spec in timed.specs] == ["bn", "all"]  # the first was kept
+    assert both.load == 0.7
+
+
 def test_reproduce_says_that_the_machine_was_busy(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     Timed(monkeypatch)
@@ -143,7 +153,7 @@ def test_reproduce_says_that_the_machine_was_busy(monkeypatch, tmp_path, capsys)
         kept_busy(monkeypatch, share)
         assert main(words) == 0
         out = capsys.readouterr().out
-        assert "machine was busy when they were timed (as much to run as for 150% of" in out
+        assert "machine was busy just before they were timed (as much to run as for 150% of" in out
     assert main([*words, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["load_when_timed"] == 1.5
     later(monkeypatch, 3600)
