@@ -159,9 +159,9 @@ def _print_plans(plans: list[Any], as_json: bool, with_runs: bool) -> None:
         )
     if (load := max(each.estimate.load for each in plans)) >= BUSY:
         print(
-            f"The machine was busy just before they were timed (as much to run as for {load:.0%} of "
-            "its processors), so these times may be several times too long: ask again when it is "
-            "idle."
+            f"The machine was busy just before they were timed (as much to run as for {load:.0%} "
+            "of its processors), so these times may be several times too long: ask again when it "
+            "is idle."
         )
     if with_runs:
         to_do = {spec.id: spec for plan in plans for spec in plan.left}
