@@ -97,46 +97,56 @@ def said(view):
         ("count", [run("bn", 0.44), run("bn", 0.55, model=R32, trained=2464)], None),
         (
             "random",
-            [run("bn", 0.44), run("random:2", 0.25), run("random:8", 0.43, trained=4416),
-             run("random:32", 0.5, trained=17_000)],
+            [run("bn", 0.44), run("random:2", 0.25), run("random:8", 0.43, trained=4480),
+             run("random:32", 0.5, trained=17_328)],
             "On ResNet-14 gamma and beta, 1,120 values, reach 44.0 % (one seed). Random weights "
-            "are below with 2 to 8 a channel, 4,416 in all (25.0 % to 43.0 %, one seed each); "
-            "above with 32 a channel, 17,000 in all (50.0 %, one seed). Of what has one "
-            "seed no spread is known: it is sorted by that seed alone.",
+            "are below with 2 to 8 a channel, 4,480 in all (25.0 % to 43.0 %, one seed each); "
+            "above with 32 a channel, or all of a filter that has fewer, 17,328 in all (50.0 %, "
+            "one seed). Of what has one seed no spread is known: it is sorted by that seed alone.",
+        ),
+        (  # a range that ends where filters have fewer
+            "random",
+            [run("bn", 0.44), run("random:16", 0.48, trained=8960),
+             run("random:576", 0.6, trained=173_488)],
+            "On ResNet-14 gamma and beta, 1,120 values, reach 44.0 % (one seed). Random weights "
+            "are above with 16 to 576 a channel, or all of a filter that has fewer, 173,488 in all "
+            "(48.0 % to 60.0 %, one seed each). Of what has one seed no spread is known: it is "
+            "sorted by that seed alone.",
         ),
         (  # the one seed of random:8 is below the mean of bn, but not below its seeds
             "random",
-            [run("bn", 0.42, 0.45), run("random:2", 0.25), run("random:8", 0.43, trained=4416)],
+            [run("bn", 0.42, 0.45), run("random:2", 0.25), run("random:8", 0.43, trained=4480)],
             "On ResNet-14 gamma and beta, 1,120 values, reach 43.5 % (means over 2 seeds, 42.0 % "
             "to 45.0 %). Random weights are below with 2 a channel, 1,120 in all (25.0 %, one "
-            "seed); among those seeds with 8 a channel, 4,416 in all (43.0 %, one seed). Of what "
+            "seed); among those seeds with 8 a channel, 4,480 in all (43.0 %, one seed). Of what "
             "has one seed no spread is known: it is sorted by that seed alone.",
         ),
         (  # and as far above it
             "random",
-            [run("bn", 0.42, 0.45), run("random:8", 0.44, trained=4416)],
+            [run("bn", 0.42, 0.45), run("random:8", 0.44, trained=4480)],
             "On ResNet-14 gamma and beta, 1,120 values, reach 43.5 % (means over 2 seeds, 42.0 % "
-            "to 45.0 %). Random weights are among those seeds with 8 a channel, 4,416 in "
+            "to 45.0 %). Random weights are among those seeds with 8 a channel, 4,480 in "
             "all (44.0 %, one seed). Of what has one seed no spread is known: it is sorted by that "
             "seed alone.",
         ),
         (  # several seeds of both: nothing to add; said once for two networks
             "random",
-            [run("bn", 0.42, 0.45), run("random:8", 0.41, 0.44, trained=4416),
-             run("random:16", 0.5, 0.51, trained=8832)],
+            [run("bn", 0.42, 0.45), run("random:8", 0.41, 0.44, trained=4480),
+             run("random:16", 0.5, 0.51, trained=8960)],
             "On ResNet-14 gamma and beta, 1,120 values, reach 43.5 % (means over 2 seeds, 42.0 % "
-            "to 45.0 %). Random weights are level within their seeds with 8 a channel, 4,416 in "
-            "all (42.5 %, means over 2 seeds); above with 16 a channel, 8,832 in all (50.5 %, "
+            "to 45.0 %). Random weights are level within their seeds with 8 a channel, 4,480 in "
+            "all (42.5 %, means over 2 seeds); above with 16 a channel, 8,960 in all (50.5 %, "
             "means over 2 seeds).",
         ),
         (
             "random",
-            [run("bn", 0.43), run("random:8", 0.42, 0.44, trained=4416),
-             run("bn", 0.5, model=R32, trained=2464), run("random:2", 0.3, model=R32)],
+            [run("bn", 0.43), run("random:8", 0.42, 0.44, trained=4480),
+             run("bn", 0.5, model=R32, trained=2464),
+             run("random:2", 0.3, model=R32, trained=2464)],
             "On ResNet-14 gamma and beta, 1,120 values, reach 43.0 % (one seed). Random weights "
-            "are at both sides of it, seed by seed, with 8 a channel, 4,416 in all (43.0 %, means "
+            "are at both sides of it, seed by seed, with 8 a channel, 4,480 in all (43.0 %, means "
             "over 2 seeds). On ResNet-32 gamma and beta, 2,464 values, reach 50.0 % (one seed). "
-            "Random weights are below with 2 a channel, 1,120 in all (30.0 %, one seed). Of what "
+            "Random weights are below with 2 a channel, 2,464 in all (30.0 %, one seed). Of what "
             "has one seed no spread is known: it is sorted by that seed alone.",
         ),
         ("frozen-bn", [run("all", 0.8)], None),
@@ -229,12 +239,50 @@ def said(view):
             "bn is best at 0.1 of 3 rates (44.0 %), 1.0 points ahead of 0.03, which is no more "
             "than the 1.5 between seeds of 0.3; means over 1 to 2 seeds.",
         ),
+        (  # neither is ahead, so nothing lies beyond the lower of them
+            "lr",
+            [run("bn", 0.4402, lr=0.03), run("bn", 0.4398), run("bn", 0.4, lr=0.3)],
+            "bn is level at 0.03 and 0.1 of 3 rates (44.0 %); one seed each, so no spread is "
+            "known.",
+        ),
+        (  # of several seeds too
+            "lr",
+            [run("bn", 0.43, 0.45, lr=0.03), run("bn", 0.44, 0.44), run("bn", 0.44, lr=0.3)],
+            "bn is level at 0.03, 0.1 and 0.3 of 3 rates (44.0 %); means over 1 to 2 seeds.",
+        ),
+        (  # a higher one was tried
+            "lr",
+            [run("bn", 0.44), run("bn", 0.46, lr=0.3), run("bn", None, lr=1.0)],
+            "bn is best at 0.3 of 3 rates (46.0 %; no result at 1); one seed each, so no spread is "
+            "known.",
+        ),
         ("lr", [run("bn", 0.44), run("all", 0.8)], None),
         ("clamp", [run("bn", 0.44)], None),
     ],
 )  # fmt: skip
 def test_an_answer_says_what_its_points_allow(tmp_path, name, runs, expected):
     assert said(view_of(tmp_path, name, runs)) == expected
+
+
+@pytest.mark.parametrize(
+    ("failed", "told"),
+    [
+        ({1.0: 0}, "best at 0.3 of 3 rates (46.0 %; training failed at 1)"),
+        ({0.01: 0, 1.0: 0},
+         "best at 0.3 of 4 rates (46.0 %; training failed at 0.01; training failed at 1)"),
+        ({0.3: 1}, "best at 0.3 of 2 rates (46.0 %; training failed at 0.3 with 1 of 2 seeds), the "
+         "highest of them, so a higher one may be better still"),
+        ({0.01: 0}, "best at 0.3 of 3 rates (46.0 %; training failed at 0.01), the highest of "
+         "them, so a higher one may be better still"),
+    ],
+)  # fmt: skip
+def test_a_rate_at_which_training_failed_was_tried(tmp_path, failed, told):
+    for rate, seed in failed.items():
+        spec = SCALES["short"].apply(RunSpec(model=R14, trainable="bn", lr=rate, seed=seed))
+        folder = write_point(tmp_path, spec, None)
+        folder.write_result({"status": "failed", "error": "the loss is not finite"})
+    view = view_of(tmp_path, "lr", [run("bn", 0.44), run("bn", 0.46, lr=0.3)])
+    assert said(view) == f"bn is {told}; one seed each, so no spread is known."
 
 
 def test_small_gammas_are_counted(tmp_path):
@@ -256,7 +304,7 @@ def test_small_gammas_of_bn_stand_against_those_of_all(tmp_path):
     assert said(view).endswith(
         "Published, with the full recipe, so no target for this one: the paper\u2019s abstract "
         "says, of no network in particular, that about a third of the random features are "
-        "disabled; a third party quotes 27.0 % and 9.0 %, 3.0 times as many, from the paper, "
+        "disabled; a third party quotes 27 % and 9 %, 3 times as many, from the paper, "
         "naming no network."
     )
 
@@ -351,7 +399,7 @@ def test_what_was_published_is_said_to_be_of_the_full_recipe(tmp_path, name, sca
     assert ("with the full recipe, so no target for this one" in text) is no_target
     if name == "gammas":
         assert "about a third of the random features are disabled" in text
-        assert "quotes 27.0 % and 9.0 %, 3.0 times as many, from the paper" in text
+        assert "quotes 27 % and 9 %, 3 times as many, from the paper" in text
 
 
 def test_nothing_published_stands_beside_other_data(tmp_path):

@@ -17,13 +17,13 @@ from gammabeta.store import list_runs
 
 MAIN = "main figure"
 NOTHING = "nothing that could be read was published for these points: ours stand alone"
-# What an answer may quote, as it reads there, and what its source line must name. "3.0 times" is
+# What an answer may quote, as it reads there, and what its source line must name. "3 times" is
 # the quotient of two of them.
 QUOTED = {
-    "27.0 % and 9.0 %": "third party",
+    "27 % and 9 %": "third party",
     "0.5 to 2 points on CIFAR-10": "introduction of version 3",
     " 2 points on ImageNet": "introduction of version 3",
-    "about a third of the random features": "abstracts of versions 1 to 3",
+    "about a third of the random features": "abstracts of versions 2 and 3; version 1 says",
     "a gamma below 0.01 in size": "third parties",
 }
 
@@ -65,7 +65,7 @@ def test_every_published_number_of_an_answer_has_its_source(store, name):
     rest = text.partition(" Published")[2]
     for number in QUOTED:
         rest = rest.replace(number, "")
-    assert re.findall(r"\d[\d.]*", rest.replace("3.0 times", "")) == []
+    assert re.findall(r"\d[\d.]*", rest.replace("3 times", "")) == []
     assert sources == NOTHING or sources.startswith("Training BatchNorm and Only BatchNorm")
 
 
@@ -115,3 +115,16 @@ def test_no_source_where_nothing_can_stand_beside(tmp_path):
     (view,) = views(freezing, list_runs(tmp_path))
     assert published_sources(view) == [NOTHING]
     assert "Published" not in answer(view)
+
+
+@pytest.mark.parametrize(("size", "count"), [(224, 1), (64, 0)])
+def test_what_was_published_of_other_sizes_is_not_quoted(tmp_path, size, count):
+    """ImageNet itself, the full recipe, but for the size of its images."""
+    freezing = experiments()["frozen-bn-imagenet"].only(["imagenet_resnet_18"])
+    for spec, accuracy in zip(freezing.points, (0.70, 0.69), strict=True):
+        made = {"num_classes": 1000, "train": 1_281_167}
+        write_point(tmp_path, spec.replace(image_size=size), accuracy, **made)
+    (view,) = views(freezing, list_runs(tmp_path))
+    assert view.image_size == (None if size == 224 else size)
+    assert len(quotes(view)) == count
+    assert ("Published" in answer(view)) is bool(count)

@@ -258,6 +258,9 @@ def test_sweep_over_several_fields(here, capsys):
     *table, total, why = plan.splitlines()
     assert total == "8 of 8 runs to train: 4 in team 1, 4 alone"
     assert why.startswith("4 alone: the lean engine trains one run at a time (not fused: it trains")
+    planned = json.loads(call(capsys, "sweep", *FLAGS, *axes, "--dry-run", "--json")[0])
+    reason = why.removeprefix("4 alone: ")
+    assert [row["alone"] for row in planned] == [None, None, reason, reason] * 2
     out, err = call(capsys, "sweep", *FLAGS, *axes)
     rows = [line.split() for line in out.splitlines()[1:]]
     assert [row[:3] for row in rows] == [

@@ -118,12 +118,12 @@ def count() -> list[RunSpec]:
 
 @_experiment(
     question="How many random weights a channel are worth gamma and beta?",
-    caption="Test accuracy when K randomly chosen weights of every output channel train, over "
-    "their number; the line is gamma and beta alone.",
+    caption="Test accuracy when up to K randomly chosen weights of every output channel train (all "
+    "of a filter that has fewer), over their number; the line is gamma and beta alone.",
     source=_APPENDIX, axis="parameters",
 )  # fmt: skip
 def random() -> list[RunSpec]:
-    """random:K for K = 1, 2, 4, ... up to the whole filter, and bn on the same networks."""
+    """random:K for K = 1, 2, 4, ... up to the whole largest filter, and bn on the same networks."""
     found = []
     for model in DEPTHS[:3]:
         largest = 9 * 64  # weights of the largest filter: 3 x 3 over 64 channels

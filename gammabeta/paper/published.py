@@ -88,7 +88,8 @@ PUBLISHED_CURVES: dict[str, dict[int, float]] = {
 
 # Share of gammas with |gamma| < 0.01, version 1, told by a third party who names no network.
 PUBLISHED_SMALL_GAMMAS = {"bn": 0.27, "all": 0.09}
-# What the abstracts of versions 1 to 3 say training gamma and beta alone does to the features.
+# What the abstracts of versions 2 and 3 say training gamma and beta alone does to the features;
+# that of version 1 says "features", not "random features".
 PUBLISHED_DISABLED = "about a third of the random features are disabled"
 # What training gamma and beta adds where everything else trains, in points (introduction, v3).
 PUBLISHED_FROZEN_COST = {"cifar10": (0.5, 2.0), "imagenet": (2.0, 2.0)}

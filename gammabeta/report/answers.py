@@ -6,6 +6,7 @@ None where the store cannot answer: a sentence never claims more than its points
 from collections.abc import Callable, Sequence
 from itertools import combinations, pairwise
 
+from gammabeta.analysis import counted
 from gammabeta.figures.series import DEEPER, WIDER, series
 from gammabeta.names import readable
 from gammabeta.paper.points import Point, View, other_data
@@ -226,22 +227,28 @@ def _lr(view: View) -> str | None:
     for name, points in series(view).items():
         done = [point for point in points if point.accuracy]
         if len(done) > 1:
-            told.append(f"{name} is best at {_best_rate(done)}")
+            told.append(f"{name} is {_best_rate(done, [p for p in points if p.runs or p.others])}")
             used += done
     known = ", so no spread is known" if all(spread(point).n == 1 for point in used) else ""
     return f"{'; '.join(told)}; {seeds(used)}{known}." if told else None
 
 
-def _best_rate(done: Sequence[Point]) -> str:
-    """With what speaks against it: that it lies at an end of the rates that were tried, or that its
-    lead on the next is what the seeds of a rate are apart."""
+def _best_rate(done: Sequence[Point], tried: Sequence[Point]) -> str:
+    """With what speaks against it: that others read the same, that it lies at an end of the rates
+    that were tried, or that its lead on the next is what the seeds of a rate are apart. tried: with
+    those that have no value, which are no less tried."""
     best, second = sorted(done, key=lambda point: -spread(point).mean)[:2]
-    rates = sorted(point.spec.lr for point in done)
-    text = f"{best.spec.lr:g} of {len(done)} rates ({mean(best)})"
-    if best.spec.lr in (rates[0], rates[-1]):
-        end = "lowest" if best.spec.lr == rates[0] else "highest"
-        text += f", the {end} of them, so a {end.removesuffix('est')}er one may be better still"
     lead = points_apart(spread(best).mean, spread(second).mean)
+    known = f"of {len(tried)} rates ({mean(best)}{''.join(_without_value(tried))})"
+    if not lead:
+        level = [p for p in done if not points_apart(spread(best).mean, spread(p).mean)]
+        rates = [f"{rate:g}" for rate in sorted(point.spec.lr for point in level)]
+        return f"level at {', '.join(rates[:-1])} and {rates[-1]} {known}"
+    text = f"best at {best.spec.lr:g} {known}"
+    ends = [pick(point.spec.lr for point in tried) for pick in (min, max)]
+    if best.spec.lr in ends:
+        end = "lowest" if best.spec.lr == ends[0] else "highest"
+        text += f", the {end} of them, so a {end.removesuffix('est')}er one may be better still"
     widest = max((best, second), key=_apart)
     if spread(widest).n == 1:  # how far the seeds of another rate are apart must do
         widest = max(done, key=_apart)
@@ -251,6 +258,21 @@ def _best_rate(done: Sequence[Point]) -> str:
             f"{_apart(widest):.1f} between seeds of {widest.spec.lr:g}"
         )
     return text
+
+
+def _without_value(tried: Sequence[Point]) -> list[str]:
+    """At which rates training failed, if only of some seeds, and at which nothing has finished."""
+    told = []
+    for point in sorted(tried, key=lambda point: point.spec.lr):
+        failed = sum(run.status == "failed" for run in point.others)
+        if failed and not point.runs:
+            told.append(f"; training failed at {point.spec.lr:g}")
+        elif failed:
+            of = counted(len(point.runs) + len(point.others), "seed")
+            told.append(f"; training failed at {point.spec.lr:g} with {failed} of {of}")
+        elif not point.accuracy:
+            told.append(f"; no result at {point.spec.lr:g}")
+    return told
 
 
 def _apart(point: Point) -> float:

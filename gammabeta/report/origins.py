@@ -18,7 +18,6 @@ from gammabeta.paper.published import (
     published_origin,
 )
 from gammabeta.report.trust import of_whole
-from gammabeta.sentences import percent
 from gammabeta.spec import differing
 
 _PAPER = "Training BatchNorm and Only BatchNorm (arXiv 2003.00152)"
@@ -120,7 +119,8 @@ def _frozen(view: View) -> Quote:
 def _disabled() -> Quote:
     return Quote(
         f"the paper\u2019s abstract says, of no network in particular, that {PUBLISHED_DISABLED}",
-        f"that {PUBLISHED_DISABLED}: the abstracts of versions 1 to 3",
+        f"that {PUBLISHED_DISABLED}: the abstracts of versions 2 and 3; version 1 says "
+        "features, not random features",
     )
 
 
@@ -136,9 +136,10 @@ def _disabled_not_off() -> Quote:
 
 def _small() -> Quote:
     small = PUBLISHED_SMALL_GAMMAS
-    shares = f"{percent(small['bn'])} and {percent(small['all'])}"
+    # whole numbers as they were told, and a quotient of these: a tenth would be ours
+    shares = " and ".join(f"{100 * small[of]:.0f}\u202f%" for of in ("bn", "all"))
     return Quote(
-        f"a third party quotes {shares}, {small['bn'] / small['all']:.1f} times as many, from the "
+        f"a third party quotes {shares}, {small['bn'] / small['all']:.0f} times as many, from the "
         "paper, naming no network",
         f"{shares} of gammas below 0.01 in size under bn and under all: version 1, as a third "
         "party tells who names no network",

@@ -32,7 +32,8 @@ def _crossing(bn: Point, random: Sequence[Point]) -> str:
         if not groups or groups[-1][0] != place:
             groups.append((place, []))
         groups[-1][1].append(point)
-    told = "; ".join(f"{place} with {_amounts(group)}" for place, group in groups)
+    channels = (bn.trained or 0) // 2  # each has a gamma and a beta
+    told = "; ".join(f"{place} with {_amounts(group, channels)}" for place, group in groups)
     seen = f"{mean(bn)} ({seeds([bn])}{_span(bn)})"
     return f"gamma and beta, {bn.trained:,} values, reach {seen}. Random weights are {told}."
 
@@ -53,16 +54,20 @@ def _span(point: Point) -> str:
     return f", {percent(own.low)} to {percent(own.high)}" if own.n > 1 else ""
 
 
-def _amounts(group: Sequence[Point]) -> str:
+def _amounts(group: Sequence[Point], channels: int) -> str:
     if len(group) == 1:
-        return f"{_amount(group[0])} ({mean(group[0])}, {seeds(group)})"
+        return f"{_amount(group[0], channels)} ({mean(group[0])}, {seeds(group)})"
     first, last = group[0], group[-1]
     low, high = (sorted(spread(point).mean for point in group)[end] for end in (0, -1))
     return (
-        f"{first.spec.trainable.partition(':')[2]} to {_amount(last)} "
+        f"{first.spec.trainable.partition(':')[2]} to {_amount(last, channels)} "
         f"({percent(low)} to {percent(high)}, {seeds(group)})"
     )
 
 
-def _amount(point: Point) -> str:
-    return f"{point.spec.trainable.partition(':')[2]} a channel, {point.trained:,} in all"
+def _amount(point: Point, channels: int) -> str:
+    """K a channel, unless fewer train than that: small filters have not as many weights."""
+    amount = int(point.spec.trainable.partition(":")[2])
+    fewer = (point.trained or 0) < amount * channels
+    capped = ", or all of a filter that has fewer" if fewer else ""
+    return f"{amount} a channel{capped}, {point.trained:,} in all"

@@ -102,7 +102,8 @@ def _tested_twice(view: View) -> list[str]:
         return []
     return [
         f"\u201cOurs\u201d and \u201c{_AS_TRAINED}\u201d are of the same images: tested by the "
-        f"engine that trained, and by plain torch, which rounds otherwise ({'; '.join(told)})."
+        "run itself, and once more by plain torch when it was analysed; rounding differs between "
+        f"engines and machines ({'; '.join(told)})."
     ]
 
 
