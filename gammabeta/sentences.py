@@ -207,7 +207,11 @@ def caption_bars(done: Sequence[GroupRow], chance: float | None) -> str:
     for rival in rivals:
         if rival.trained == main.trained and is_above(main, rival):
             text += f" {main.trainable} and {rival.trainable} train {main.trained:,} values each,"
-            text += f" yet every seed of {main.trainable} is above every seed of {rival.trainable}."
+            if main.n == rival.n == 1:
+                text += f" yet {main.trainable} is above {rival.trainable} (one seed each)."
+            else:
+                every = f"every seed of {main.trainable} is above every seed of {rival.trainable}"
+                text += f" yet {every}."
     return text + _dotted(chance)
 
 
@@ -235,4 +239,5 @@ def caption_small(pools: Sequence[GammaPool], uniform: bool) -> str:
         "The share of gammas whose size is below t, for every t. A feature counts as switched off "
         f"below 0.01 (vertical line): {told}."
     )
-    return text + (" Gammas start uniform in 0 to 1, so 1 % of them start there." * uniform)
+    start = " Gammas start uniform in 0 to 1, so 1 % of them start there on average over seeds."
+    return text + start * uniform

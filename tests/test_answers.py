@@ -62,15 +62,15 @@ def said(view):
             "depth",
             [run("bn", 0.44, 0.46), run("bn", 0.45, 0.50, model=R32),
              run("bn", 0.6, 0.61, model="cifar_resnet_56")],
-            "From ResNet-14 to ResNet-56 gamma and beta alone rise from 45.0 % to 60.5 % at each "
-            "of 2 steps (means over 2 seeds, which overlap in 1 of 2 comparisons).",
+            "From ResNet-14 to ResNet-56 gamma and beta alone rise from 45.0 % to 60.5 %, higher "
+            "at each of 2 steps (means over 2 seeds, which overlap in 1 of 2 comparisons).",
         ),
         (
             "depth",
             [run("bn", 0.44, 0.46), run("bn", 0.5, model=R32),
              run("bn", 0.6, model="cifar_resnet_56")],
-            "From ResNet-14 to ResNet-56 gamma and beta alone rise from 45.0 % to 60.0 % at each "
-            "of 2 steps (means over 1 to 2 seeds; 2 of them have one seed, so no spread).",
+            "From ResNet-14 to ResNet-56 gamma and beta alone rise from 45.0 % to 60.0 %, higher "
+            "at each of 2 steps (means over 1 to 2 seeds; 2 of them have one seed, so no spread).",
         ),
         ("depth", [run("bn", 0.44)],
             "On ResNet-14 gamma and beta alone reach 44.0 % (one seed). How it grows with depth is "
@@ -114,7 +114,7 @@ def said(view):
             "norm-init",
             [run("bn", 0.43, 0.45), run("bn", 0.4366, norm_init="ones"),
              run("bn", 0.4464, norm_init="symmetric")],
-            "On ResNet-14 it makes no difference beyond the 2.0 points between seeds of uniform: "
+            "On ResNet-14 no difference shows beyond the 2.0 points between seeds of uniform: "
             "0.9 points between symmetric (44.6 %) and ones (43.7 %); means over 1 to 2 seeds.",
         ),
         (
@@ -258,7 +258,7 @@ def test_small_gammas_of_bn_stand_against_those_of_all(tmp_path):
 @pytest.mark.parametrize(("accuracy", "below"), [(0.07, True), (0.11, False)])
 def test_a_network_in_which_nothing_trains_may_be_below_guessing(tmp_path, accuracy, below):
     view = view_of(tmp_path, "depth", [run("bn", 0.44), run("none", accuracy)])
-    assert ("Where nothing trains it may be below that" in caption(view, "")) is below
+    assert ("Where nothing trains it may be further below" in caption(view, "")) is below
 
 
 def test_cifar100_has_a_chance_of_its_own(tmp_path):

@@ -61,7 +61,7 @@ def _growth(view: View, bn: Sequence[Point]) -> str:
     means = [spread(point).mean for point in bn]
     text = f"From {network(first)} to {network(last)} gamma and beta alone "
     if all(low < high for low, high in pairwise(means)):
-        steps = f" at each of {len(bn) - 1} steps" if len(bn) > 2 else ""
+        steps = f", higher at each of {len(bn) - 1} steps" if len(bn) > 2 else ""
         text += f"rise from {mean(first)} to {mean(last)}{steps}"
     else:
         text += f"go from {mean(first)} to {mean(last)}, not higher at every step"
@@ -174,7 +174,7 @@ def _extremes(ranked: Sequence[Point], field: str) -> str:
     seeds_apart = _apart(widest)
     own = f"the {seeds_apart:.1f} points between seeds of {getattr(widest.spec, field)}"
     if between <= seeds_apart:
-        return f"it makes no difference beyond {own}: {between:.1f} points {ends}"
+        return f"no difference shows beyond {own}: {between:.1f} points {ends}"
     return f"it makes {between:.1f} points {ends}, more than {own}"
 
 

@@ -229,8 +229,8 @@ def caption(view: View, key: str) -> str:
     text += f" Dotted: guessing, {percent(chance)}."
     nothing = [point.accuracy for point in view.done if point.spec.trainable == "none"]
     if any(each and each.low < chance for each in nothing):
-        text += " Where nothing trains it may be below that: such a network gives most images a few"
-        text += " of the classes, whatever they show."
+        text += " Where nothing trains it may be further below that than independent guesses would"
+        text += " be: the answers are those of one random network."
     return text
 
 
