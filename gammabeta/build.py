@@ -220,13 +220,15 @@ def inputs(data: Dataset, subset: Subset, model: nn.Module) -> dict[str, Any]:
     }
 
 
-def renew_data(folder: RunFolder, built_from: dict[str, Any]) -> list[str]:
+def renew_data(folder: RunFolder, model: nn.Module, built_from: dict[str, Any]) -> list[str]:
     """Let a run that has not trained at all take the data of now, and say so in a note: a broken
     image is found in the first epoch, and what helps (repairing it, leaving it out) makes other
-    data. built_from: `inputs` of now. Any other run stays as it is, for `check_data` to refuse."""
+    data. built_from: `inputs` of now. Any other run stays as it is, for `check_data` to refuse, and
+    so does one that starts from other weights."""
     began_with, now = folder.inputs["data"].get("sha256"), built_from["data"]
     if not isinstance(began_with, str) or began_with == now["sha256"] or _has_trained(folder):
         return []
+    check_start(folder, model)
     path = folder.path / "inputs.json"
     write_atomically(path, encode_json({**folder.inputs, "data": now}))
     return ["it had not trained yet, so it begins with the data of now"]

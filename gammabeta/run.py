@@ -277,9 +277,9 @@ class _Ready:
 def _rewind(made: Made, folder: RunFolder, engine: str, built_from: dict[str, Any]) -> _Ready:
     """Bring a folder back to its last checkpoint. engine: the name of the one that goes on;
     built_from: `inputs` of now, see `renew_data`."""
-    check_start(folder, made.model)
-    renewed = renew_data(folder, built_from)
+    renewed = renew_data(folder, made.model, built_from)
     check_data(folder, made.data)
+    check_start(folder, made.model)
     checkpoint, notes = folder.load_checkpoint()
     notes += renewed
     if checkpoint is not None:
