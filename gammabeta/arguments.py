@@ -1,11 +1,9 @@
 """The flags of the command line: how they are read, and what to write instead of a wrong one.
 
-RunSpec's fields make the flags, so there is one list of them. argparse rather than a config
-library: a wrong use must give exactly one line.
+RunSpec's fields make the flags, so there is one list of them.
 """
 
 import argparse
-import contextlib
 import json
 import math
 import re
@@ -15,12 +13,11 @@ from dataclasses import fields
 from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import Any
 
-from gammabeta import language
 from gammabeta.errors import InputError, about, suggest
 from gammabeta.field_help import field_help, values_of
-from gammabeta.names import parse_name
+from gammabeta.parser import OnOff, as_flag
 from gammabeta.spec import RunSpec
 
 FIELDS = tuple(item.name for item in fields(RunSpec))
@@ -30,68 +27,6 @@ _EXECUTION = ("runs", "data_dir", "engine", "device", "in_step", "jobs")
 _READING = ("workers", "skip_broken", "image_store")
 _ON_OFF = ("nesterov", "flip")
 _MOST = 10_000  # runs of one command
-
-
-class _Once(argparse.Action):
-    """Refuses an option that is given twice: which of the two is meant, nobody knows."""
-
-    def __call__(
-        self, parser: Any, namespace: Any, values: Any, option_string: str | None = None
-    ) -> None:
-        given = vars(namespace).setdefault("given", set())
-        if option_string is not None and self.dest in given:
-            raise InputError(f"{as_flag(self.dest)} is given twice: write it once")
-        given.add(self.dest)
-        super().__call__(parser, namespace, values, option_string)
-
-
-class _Store(_Once, argparse._StoreAction):
-    pass
-
-
-class _OnOff(_Once, argparse.BooleanOptionalAction):
-    pass
-
-
-class Parser(argparse.ArgumentParser):
-    """Errors are InputErrors of one line, with the nearest right word."""
-
-    def __init__(self, *arguments: Any, **keywords: Any) -> None:
-        super().__init__(*arguments, **keywords)
-        self.register("action", None, _Store)
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message} (see {self.prog} --help)")
-
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
-        if action.choices is not None and value not in action.choices:
-            what = str(action.metavar or action.dest).lower()
-            self.error(f"unknown {what} '{value}': {suggest(value, action.choices)}")
-
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        options, unknown = self.parse_known_args(args, namespace)
-        while "ids" in options and unknown and not unknown[0].startswith("-"):
-            options.ids.append(unknown.pop(0))  # argparse gives up on `runs show --runs DIR ID`
-        if "--dry-run" in unknown and "print_spec" in options:
-            instead = "gammabeta sweep" if "seeds" in options else "--print-spec"
-            raise InputError(f"--dry-run belongs to gammabeta sweep: write {instead} instead")
-        if unknown:
-            known = options.known_flags if "known_flags" in options else []
-            raise InputError(_unknown(unknown[0], known))
-        return options
-
-
-def _unknown(word: str, known: list[str]) -> str:
-    """What to write instead of an argument that no option wants."""
-    if word.startswith("-"):
-        flag = word.split("=")[0]
-        return f"unknown argument '{flag}': {suggest(flag, known)}"
-    for name, parse in (("trainable", language.parse), ("model", parse_name)):
-        if as_flag(name) in known:
-            with contextlib.suppress(InputError):
-                parse(word)
-                return f"unknown argument '{word}': write {as_flag(name)} {word}"
-    return f"unknown argument '{word}': leave it out, or write its flag before it (see --help)"
 
 
 def with_source(error: InputError, options: dict[str, Any]) -> str:
@@ -107,10 +42,6 @@ def with_source(error: InputError, options: dict[str, Any]) -> str:
         return f"{options['spec']}: {text}"
     renamed, count = re.subn(rf"^{name}\b", as_flag(name), text)
     return renamed if count or name not in options else f"{as_flag(name)}: {text}"
-
-
-def as_flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
 
 
 def add_command(commands: Any, name: str, function: Any, text: str) -> Any:
@@ -200,7 +131,7 @@ def add_spec(
         if item.name in without:
             continue
         if item.name in _ON_OFF:
-            keywords: dict[str, Any] = {"action": _OnOff}
+            keywords: dict[str, Any] = {"action": OnOff}
         else:
             keywords = {"type": reader(item.name), "metavar": values_of(item.name)}
         text = field_help(item.name, defaults).replace("%", "%%")

@@ -11,7 +11,7 @@ import warnings
 from typing import Any
 
 import gammabeta
-from gammabeta.arguments import Parser, with_source
+from gammabeta.arguments import with_source
 from gammabeta.commands import (
     analyze,
     bench,
@@ -30,6 +30,7 @@ from gammabeta.commands import (
 )
 from gammabeta.environment import launched
 from gammabeta.errors import GammabetaError, InputError
+from gammabeta.parser import Parser
 
 # In the order of --help.
 COMMANDS = (

@@ -70,7 +70,15 @@ def check_name(path: Path, example: str) -> None:
     if is_folder:
         raise InputError(f"{path} is a folder: name a file, for example {path / example}")
     if not has_parent:
-        raise InputError(f"there is no folder {path.parent}: make it, or name another file")
+        raise InputError(f"{no_folder(path.parent)}, or name another file")
+
+
+def no_folder(path: Path) -> str:
+    """Why `path` can hold nothing, where it is no folder, and the first thing to do about it."""
+    above = next((each for each in (path, *path.parents) if os.path.lexists(each)), path)
+    if os.path.lexists(above) and not above.is_dir():
+        return f"{above} is a file, not a folder: move it away"
+    return f"there is no folder {path}: make it"
 
 
 def check_file(path: Path, example: str) -> None:

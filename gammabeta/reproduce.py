@@ -10,6 +10,7 @@ from gammabeta.analysis import damage_of
 from gammabeta.cost import Costs, Estimate
 from gammabeta.data import Dataset, Reading
 from gammabeta.data.imagenet import count_images
+from gammabeta.disk import no_folder
 from gammabeta.engine import choose_device, fast_precision
 from gammabeta.errors import GammabetaError, InputError, RunError, about, suggest
 from gammabeta.figures import write_figures
@@ -255,4 +256,4 @@ def check_out(folder: Path, what: str = "out") -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: name a folder for the figures", what)
     if not (folder if folder.exists() else folder.parent).is_dir():
-        raise InputError(f"there is no folder {folder.parent}: make it, or name another", what)
+        raise InputError(f"{no_folder(folder.parent)}, or name another", what)

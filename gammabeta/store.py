@@ -14,7 +14,6 @@ has no nan and no infinity: both are written as null. Names that start with a do
 """
 
 import contextlib
-import difflib
 import errno
 import os
 import shutil
@@ -38,10 +37,10 @@ from gammabeta.disk import (
     write_atomically,
     writing,
 )
-from gammabeta.errors import InputError, RunError, no_runs
+from gammabeta.errors import InputError, RunError
 from gammabeta.locks import hold, is_locked
 
-__all__ = ["FORMAT", "Checkpoint", "RunFolder", "find_run", "list_runs", "remove_runs"]
+__all__ = ["FORMAT", "Checkpoint", "RunFolder", "list_runs", "remove_runs"]
 
 FORMAT = 1  # of spec.json and the folder around it
 Status = Literal["ok", "failed", "running", "stopped", "damaged"]
@@ -354,35 +353,6 @@ def list_runs(root: Path, damaged: bool = False) -> list[RunFolder]:
                 run = RunFolder(path, {}, damage=str(error))
             found.append((dated.stat().st_mtime_ns, path.name, run))
     return [run for *_, run in sorted(found, key=lambda each: each[:2])]
-
-
-def find_run(root: Path, id_prefix: str, damaged: bool = False) -> RunFolder:
-    """The run whose id starts with `id_prefix`. Raises InputError unless there is exactly one, and
-    unless `damaged` for one whose spec.json cannot be read."""
-    run = _find(root, id_prefix)
-    if run.damage is not None and not damaged:
-        raise InputError(run.damage)
-    return run
-
-
-def _find(root: Path, id_prefix: str) -> RunFolder:
-    runs = {run.path.name: run for run in list_runs(root, damaged=True)}
-    if not runs:
-        raise no_runs(root)
-    if id_prefix in runs:
-        return runs[id_prefix]
-    found = [name for name in runs if name.startswith(id_prefix)]
-    if len(found) == 1 and id_prefix:
-        return runs[found[0]]
-    if not found:
-        # by their starts, for an id may be cut short; never all of them: there may be hundreds
-        starts = {name[: max(4, len(id_prefix))]: name for name in runs}
-        near = [starts[each] for each in difflib.get_close_matches(id_prefix, starts, cutoff=0.7)]
-        told = f"did you mean {' or '.join(near)}?" if near else "gammabeta runs lists them"
-        raise InputError(f"no run '{id_prefix}' in {root}: {told}")
-    more = f" and {len(found) - 5} more" if len(found) > 5 else ""
-    names = ", ".join(sorted(found)[:5])
-    raise InputError(f"'{id_prefix}' could be {names}{more}: write more of the id")
 
 
 def _is_record(value: Any) -> bool:

@@ -11,10 +11,11 @@ from torch import nn
 from gammabeta.build import check_start, make_network
 from gammabeta.checkpoint import Checkpoint
 from gammabeta.errors import InputError, RunError
+from gammabeta.find import find_run
 from gammabeta.gammas import gammas
 from gammabeta.sparse import attached
 from gammabeta.spec import RunSpec
-from gammabeta.store import RunFolder, find_run
+from gammabeta.store import RunFolder
 
 
 @dataclass(frozen=True)

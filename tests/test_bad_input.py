@@ -200,6 +200,14 @@ WORDS = [
     ("sweep --seeds 0-1 --print-spec", "unknown argument '--print-spec'"),
     ("sweep --seeds 0-1 --spec missing.json", "--spec: cannot read missing.json"),
     ("sweep --members lr=0.1 --data-dir somewhere", "needs no files"),
+    ("reproduce random --seeds 0-2", "unknown argument '--seeds': write --replicates N, how many"),
+    ("reproduce random --seed=1", "'--seed': write --replicates N"),
+    ("reproduce random --model cifar_resnet_14", "'--model': write --networks A,B"),
+    ("tune --trainable bn", "'--trainable': write --subsets A,B"),
+    ("sweep --replicates 3", "'--replicates': write --seeds 0-4 for five"),
+    ("analyze 0123 --seeds 3", "'--seeds': it belongs to gammabeta train and sweep: leave it out"),
+    ("models --seeds=3", "'--seeds': it belongs to gammabeta train and sweep: leave it out"),
+    ("tune --print-spec", "'--print-spec': it belongs to gammabeta train: leave it out"),
 ]  # fmt: skip
 
 

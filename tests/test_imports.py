@@ -16,7 +16,7 @@ LEVELS = {
     "wrappers": 0.2, "fingerprint": 0.3,
     "roles": 1, "sparse": 1, "statistics": 1.1, "subset": 1.2, "gammas": 1.2, "schedule": 1,
     "disk": 1, "locks": 1.1, "data": 1.1, "checkpoint": 1.1, "store": 1.2, "environment": 1,
-    "processes": 1.1, "tensorfile": 1, "weights": 1.1, "groups": 1, "delta_file": 1.3,
+    "find": 1.25, "processes": 1.1, "tensorfile": 1, "weights": 1.1, "groups": 1, "delta_file": 1.3,
     "delta_check": 1.4, "settings": 1.1, "models": 2, "delta": 2.1, "bank": 2.3, "bank_table": 2,
     "passes": 2, "lean": 2.2, "fused": 2.2, "compact": 2.2,
     "export": 2,
@@ -29,7 +29,7 @@ LEVELS = {
     "deploy": 6,
     "demo": 7, "paper": 7, "tune": 7,
     "figures": 8, "sentences": 8, "report": 8.1, "reproduce": 8.2,
-    "display": 8.5, "listen": 8.6, "field_help": 8.65, "arguments": 8.7,
+    "display": 8.5, "listen": 8.6, "field_help": 8.65, "parser": 8.65, "arguments": 8.7,
     "commands": 8.9, "cli": 9, "__main__": 10,
 }  # fmt: skip
 ROOT = Path(gammabeta.__file__).parent

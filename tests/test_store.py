@@ -14,7 +14,8 @@ import pytest
 from run_folders import INPUTS, SPEC, files, loaded, names, one_line, state, status
 
 from gammabeta.errors import InputError, RunError
-from gammabeta.store import FORMAT, RunFolder, find_run, list_runs, remove_runs
+from gammabeta.find import find_run
+from gammabeta.store import FORMAT, RunFolder, list_runs, remove_runs
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -220,7 +221,7 @@ def test_list_and_find(tmp_path: Path) -> None:
     assert find_run(root, "aaa").id == "aaa"  # a whole id, though it also begins others
     for prefix, message in [
         ("aa", "'aa' could be aaa, aaa1, aaa2: write more"),
-        ("", "could be"),
+        ("", "id is empty: write its first digits"),
         ("bbb2", "no run 'bbb2' in .*: did you mean bbb1"),
         ("zz", "no run 'zz'"),
     ]:

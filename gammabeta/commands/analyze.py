@@ -10,13 +10,13 @@ from gammabeta.arguments import (
     add_command,
     add_data,
     add_runs_folder,
-    as_flag,
     execution,
     finish,
     reader,
     runs_folder,
 )
 from gammabeta.errors import InputError
+from gammabeta.parser import as_flag
 
 
 def add(commands: Any) -> None:

@@ -25,7 +25,8 @@ def add(commands: Any) -> None:
 
 def _runs(options: argparse.Namespace) -> None:
     from gammabeta import display
-    from gammabeta.store import find_run, list_runs, remove_runs
+    from gammabeta.find import find_run
+    from gammabeta.store import list_runs, remove_runs
 
     root, ids = runs_folder(options), options.ids
     if options.tensors and options.action != "show":

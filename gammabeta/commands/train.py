@@ -8,7 +8,6 @@ from gammabeta.arguments import (
     add_command,
     add_seeds,
     add_spec,
-    as_flag,
     execution,
     finish,
     read_spec,
@@ -17,6 +16,7 @@ from gammabeta.arguments import (
 from gammabeta.commands.sweep import finished_note, train_many
 from gammabeta.environment import launched
 from gammabeta.errors import InputError
+from gammabeta.parser import as_flag
 
 
 def add(commands: Any) -> None:
