@@ -10,6 +10,10 @@ if "torch" not in sys.modules:
     # does anything else a step then takes up to thirty times as long. A shorter wait costs nothing.
     os.environ.setdefault("GOMP_SPINCOUNT", "100000")
 
+    from gammabeta.stops import stop_quietly
+
+    stop_quietly()
+
 from gammabeta.bank import Bank
 from gammabeta.delta import load_delta, load_network, save_delta
 from gammabeta.errors import GammabetaError, InputError, RunError

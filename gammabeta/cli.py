@@ -1,11 +1,14 @@
 """The command line: arguments.py reads flags, commands/ has a module a command, display.py prints.
 
 Exit codes: 0 done; 2 bad input (one line on stderr that says what to write instead, nothing
-created); 1 it failed while running; 130 stopped by Ctrl-C (everything can be resumed).
+created); 1 it failed while running; 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP, as when
+the terminal closes (everything can be resumed).
 """
 
 import argparse
+import contextlib
 import os
+import signal
 import sys
 import warnings
 from typing import Any
@@ -31,6 +34,7 @@ from gammabeta.commands import (
 from gammabeta.environment import launched
 from gammabeta.errors import GammabetaError, InputError
 from gammabeta.parser import Parser
+from gammabeta.stops import STOPPED, Stopped, as_ctrl_c
 
 # In the order of --help.
 COMMANDS = (
@@ -43,19 +47,21 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = argparse.Namespace()
     try:
-        options = _parser().parse_args(arguments)
-        with warnings.catch_warnings():
-            warnings.showwarning = _print_warning  # type: ignore[assignment]
-            command = options.command
-            command(options)
-        sys.stdout.flush()
+        with as_ctrl_c():
+            options = _parser().parse_args(arguments)
+            with warnings.catch_warnings():
+                warnings.showwarning = _print_warning  # type: ignore[assignment]
+                command = options.command
+                command(options)
+            sys.stdout.flush()
     except InputError as error:
         return _fail(with_source(error, vars(options)), 2)
     except GammabetaError as error:
         return _fail(error, 1)
-    except KeyboardInterrupt:
-        print("\ngammabeta: stopped", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        with contextlib.suppress(OSError):  # the terminal may be what has gone
+            print(f"\n{STOPPED}", file=sys.stderr)
+        return 128 + (stop.number if isinstance(stop, Stopped) else signal.SIGINT)
     except BrokenPipeError:  # the reader of a pipe has gone; nothing is left to say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -1,5 +1,5 @@
 """Pieces of work in processes of their own, so many at a time; Ctrl-C ends all of them, and so do
-SIGTERM to this process and its death in any other way.
+SIGTERM or SIGHUP to this process and its death in any other way.
 
 Not concurrent.futures: its pool hands out more work than there are workers, and what it has handed
 out cannot be taken back, so that after Ctrl-C the next piece would begin.
@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from gammabeta.stops import as_ctrl_c
+
 Piece = TypeVar("Piece")
 _PATIENCE = 30.0  # seconds that a process has to stop by itself
 
@@ -27,37 +29,32 @@ def in_processes(
 ) -> Iterator[tuple[Piece, dict[str, str] | None]]:
     """Give each piece with what `work` makes of it, as it is done; None where its process died.
     work: a function that can be pickled. The processes share this one's threads. Until it is closed
-    SIGTERM is as Ctrl-C (in the main thread, where alone Python hears signals)."""
+    SIGTERM and SIGHUP are as Ctrl-C (`stops.as_ctrl_c`)."""
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     threads = max(1, torch.get_num_threads() // jobs)
     left = list(reversed(pieces))
     active: dict[Any, tuple[Any, Piece]] = {}
-    heard = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if heard else None
-    try:
-        while left or active:
-            while left and len(active) < jobs:
-                mine, theirs = context.Pipe(duplex=False)
-                piece = left.pop()
-                process = context.Process(target=_work, args=(theirs, work, piece, threads))
-                with _deaf():
-                    process.start()
-                theirs.close()  # else its end would not be noticed here
-                active[mine] = process, piece
-            ready: list[Any] = wait(list(active))
-            for connection in ready:
-                process, piece = active.pop(connection)
-                found: dict[str, str] | None = None
-                with contextlib.suppress(EOFError):
-                    found = connection.recv()
-                process.join()
-                yield piece, found
-    finally:
+    with as_ctrl_c():
         try:
-            _end([process for process, _ in active.values()])
+            while left or active:
+                while left and len(active) < jobs:
+                    mine, theirs = context.Pipe(duplex=False)
+                    piece = left.pop()
+                    process = context.Process(target=_work, args=(theirs, work, piece, threads))
+                    with _deaf():
+                        process.start()
+                    theirs.close()  # else its end would not be noticed here
+                    active[mine] = process, piece
+                ready: list[Any] = wait(list(active))
+                for connection in ready:
+                    process, piece = active.pop(connection)
+                    found: dict[str, str] | None = None
+                    with contextlib.suppress(EOFError):
+                        found = connection.recv()
+                    process.join()
+                    yield piece, found
         finally:
-            if heard:
-                signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+            _end([process for process, _ in active.values()])
 
 
 @contextlib.contextmanager
@@ -91,6 +88,8 @@ def _end(processes: Sequence[Any]) -> None:
 
 def _work(connection: Connection, work: Callable[[Any], Any], piece: Any, threads: int) -> None:
     signal.signal(signal.SIGINT, _once)
+    if hasattr(signal, "SIGHUP"):  # a closing terminal reaches all: the parent then stops each
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
         if hasattr(signal, "pthread_sigmask"):  # a Ctrl-C since `_deaf` comes now
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])

@@ -4,6 +4,7 @@
 `progress` is for Python. `Phases` and `Portions` are for commands that do not train.
 """
 
+import contextlib
 import sys
 import time
 from collections.abc import Sequence
@@ -43,7 +44,7 @@ class TrainDisplay:
         self, runs: int = 1, labels: tuple[str, ...] = (), folders: Sequence[Path] = ()
     ) -> None:
         self.console = make_console(sys.stderr)
-        self.labels, self.folders = labels, folders
+        self.labels, self.folders = labels, {*folders}
         self.runs = max(1, runs, len(labels))
         self.behind = -1 if labels else 0  # runs before the team that trains
         self.members = 0  # of that team
@@ -62,14 +63,16 @@ class TrainDisplay:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.stop()
-        if kind is KeyboardInterrupt:
-            self.console.print(
-                "the same command again goes on from the last whole epoch"
-                if self.has_epochs or any(RunFolder(each, {}).epochs_done for each in self.folders)
-                else "no epoch had ended: the same command begins again"
-            )
+        with contextlib.suppress(OSError):  # the terminal may be what has gone
+            if self.bar is not None:
+                self.bar.stop()
+            if kind is not None and issubclass(kind, KeyboardInterrupt):
+                self.console.print(
+                    "the same command again goes on from the last whole epoch"
+                    if self.has_epochs
+                    or any(RunFolder(each, {}).epochs_done for each in self.folders)
+                    else "no epoch had ended: the same command begins again"
+                )
 
     def note(self, text: str) -> None:
         self.console.print(f"note: {text}")
@@ -103,6 +106,7 @@ class TrainDisplay:
 
     def _start(self, event: Start) -> None:
         self.seen.add(event.run.id)
+        self.folders.add(event.run.folder.path)
         self.has_epochs = self.has_epochs or event.epoch > 0
         if event.run.spec == event.team[0]:
             self.behind += self.members

@@ -13,7 +13,7 @@ import gammabeta
 
 LEVELS = {
     "errors": 0, "cache": 0, "rng": 0, "version": 0, "language": 0.2, "names": 0.2, "spec": 0.5,
-    "wrappers": 0.2, "fingerprint": 0.3,
+    "wrappers": 0.2, "fingerprint": 0.3, "stops": 0,
     "roles": 1, "sparse": 1, "statistics": 1.1, "subset": 1.2, "gammas": 1.2, "schedule": 1,
     "disk": 1, "locks": 1.1, "data": 1.1, "checkpoint": 1.1, "store": 1.2, "environment": 1,
     "find": 1.25, "processes": 1.1, "tensorfile": 1, "weights": 1.1, "groups": 1, "delta_file": 1.3,
@@ -25,7 +25,7 @@ LEVELS = {
     "trained": 4.5, "events": 4.55,
     "run": 5,
     "analysis": 6, "bench": 6, "step_times": 5.9, "cost": 6, "curves": 6.1,
-    "jobs": 0, "probe": 6, "sweep": 6,
+    "jobs": 0.1, "probe": 6, "sweep": 6,
     "deploy": 6,
     "demo": 7, "paper": 7, "tune": 7,
     "figures": 8, "sentences": 8, "report": 8.1, "reproduce": 8.2,

@@ -77,10 +77,13 @@ def parent(folder: str) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has neither signal")
-@pytest.mark.parametrize("kind", [pytest.param("SIGTERM", marks=pytest.mark.slow), "SIGKILL"])
+@pytest.mark.parametrize(
+    "kind",
+    [*(pytest.param(each, marks=pytest.mark.slow) for each in ("SIGTERM", "SIGHUP")), "SIGKILL"],
+)
 def test_no_process_outlives_its_parent(tmp_path, kind):
-    """SIGTERM is as Ctrl-C to the parent; killed outright, its children notice by themselves. With
-    children that went on this would time out."""
+    """SIGTERM and SIGHUP are as Ctrl-C to the parent; killed outright, its children notice by
+    themselves. With children that went on this would time out."""
     code = f"import test_jobs; test_jobs.parent({str(tmp_path)!r})"
     paths = [str(Path(__file__).parent), *sys.path]
     started = subprocess.Popen(
@@ -92,7 +95,7 @@ def test_no_process_outlives_its_parent(tmp_path, kind):
         started.send_signal(getattr(signal, kind))
         started.wait(60)
         _wait_for(tmp_path / "a.stopped", tmp_path / "b.stopped")
-        assert (tmp_path / "heard").exists() == (kind == "SIGTERM")
+        assert (tmp_path / "heard").exists() == (kind != "SIGKILL")
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(started.pid, signal.SIGKILL)
