@@ -234,7 +234,7 @@ def test_the_folder_is_tried_first_and_written_whole(tmp_path, monkeypatch, caps
         (f"--out {'a' * 300}", "cannot become one (File name too long)"),
         (f"--subsets output+name:conv.weight{'|a' * 120}", "(File name too long): name another"),
         ("--subsets bn+output,output+bn", "two of one name"),
-        ("--lr 0.1", "unknown argument '--lr': did you mean --lrs"),
+        ("--lr 0.1", "unknown argument '--lr': write --lrs A,B"),
         ("--data digits --data-dir .", "digits needs no files"),
     ],
 )
@@ -247,6 +247,28 @@ def test_wrong_uses_say_what_to_write_and_leave_nothing(tmp_path, capsys, words,
     assert (code, out, err.count("\n")) == (2, "", 1), err
     assert message in err
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("words", "model"),
+    [
+        ("--data digits", "cifar_resnet_14"),
+        ("--data cifar10", "cifar_resnet_14"),
+        ("--data digits --model imagenet_resnet_50", "imagenet_resnet_50"),
+        ("--data imagenet", "imagenet_resnet_18"),
+        ("", "imagenet_resnet_18"),
+    ],
+)
+def test_the_network_fits_the_data_where_none_is_named(monkeypatch, words, model):
+    taken = []
+
+    def tuned(spec, *_, **__):
+        taken.append((spec.model, spec.epochs, spec.schedule))
+        raise InputError("enough")
+
+    monkeypatch.setattr(tune, "tune", tuned)
+    assert main(["tune", *words.split()]) == 2
+    assert taken == [(model, 10, "cosine")]
 
 
 def test_validation_comes_after_the_subsample():

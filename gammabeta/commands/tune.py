@@ -19,13 +19,12 @@ from gammabeta.arguments import (
 from gammabeta.disk import encode_json, try_writing, write_atomically
 from gammabeta.environment import check_alone
 from gammabeta.errors import InputError
+from gammabeta.spec import RunSpec
 
 _LRS = "0.001,0.01,0.1,1"
 # What a flag left out is here; the paper's recipe is for random weights.
-_DEFAULTS = {
-    "data": "imagenet", "model": "imagenet_resnet_18", "epochs": 10, "schedule": "cosine",
-    "validation": 0.1,
-}  # fmt: skip
+_DEFAULTS = {"data": "imagenet", "epochs": 10, "schedule": "cosine", "validation": 0.1}
+_MODEL = "imagenet_resnet_18"  # for imagenet; the images of the others are too small for it
 
 
 def add(commands: Any) -> None:
@@ -48,7 +47,8 @@ def add(commands: Any) -> None:
         "--out", default="tuned", metavar="DIR", help="for tune.json and a delta a subset"
     )
     parser.add_argument("--json", action="store_true", help="print the table as JSON")
-    add_spec(parser, without=("trainable", "lr"), defaults=_DEFAULTS)
+    models = f"{_MODEL}, for other data {RunSpec().model}"
+    add_spec(parser, without=("trainable", "lr"), defaults=_DEFAULTS | {"model": models})
     finish(parser)
 
 
@@ -63,6 +63,8 @@ def _tune(options: argparse.Namespace) -> None:
     base, changes = read_base(options)
     if options.spec is None:
         changes = _DEFAULTS | changes
+        if changes["data"] == "imagenet":
+            changes = {"model": _MODEL} | changes
     spec = base.replace(**changes)
     groups = plan(spec, subsets, options.lrs, spec.validation)
     names = {delta_name(group[0].trainable) for group in groups}
