@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
         with as_ctrl_c():
             options = _parser().parse_args(arguments)
             with warnings.catch_warnings():
-                warnings.showwarning = _print_warning  # type: ignore[assignment]
+                warnings.showwarning = _printer()
                 command = options.command
                 command(options)
             sys.stdout.flush()
@@ -80,9 +80,16 @@ def _fail(error: object, code: int) -> int:
     return code
 
 
-def _print_warning(message: Warning | str, *_: Any) -> None:
-    if not _is_follower():
-        print(f"gammabeta: note: {message}", file=sys.stderr)
+def _printer() -> Any:
+    """What prints warnings, each once: a network that is checked and then built gives two."""
+    said: set[str] = set()
+
+    def show(message: Warning | str, *_: Any) -> None:
+        if str(message) not in said and not _is_follower():
+            print(f"gammabeta: note: {message}", file=sys.stderr)
+        said.add(str(message))
+
+    return show
 
 
 def _is_follower() -> bool:

@@ -288,7 +288,8 @@ def test_cifar100_has_a_chance_of_its_own(tmp_path):
             {"data": "digits"},
             "5,000 digits",
             [
-                "A shortened recipe: 1 epoch instead of 160 of the first 512 images.",
+                "A shortened recipe: 1 epoch instead of 160 of the first 512 images, tested on the "
+                "first 512.",
                 "Trained on digits instead of cifar10: nothing was published for that.",
             ],
         ),

@@ -225,6 +225,14 @@ def test_one_epoch_is_no_epochs(here, capsys):
     assert "1 step an epoch, 1 epoch: about" in "".join(call(capsys, *arguments, "--seed", "1"))
 
 
+@pytest.mark.filterwarnings("always")
+def test_a_note_is_said_once(here, capsys):
+    _, err = call(capsys, *TRAIN, "--trainable", "random:999", "--seeds", "0-1")
+    assert err.count("gammabeta: note: random:999 is more than a filter has") == 1
+    _, err = call(capsys, *TRAIN, "--trainable", "random:999", "--seed", "2")  # in each call
+    assert err.count("gammabeta: note: random:999 is more than a filter has") == 1
+
+
 def test_the_default_folder_may_be_missing(here, capsys):
     assert call(capsys, "runs")[0] == f"{no_runs('runs')}\n"
     assert json.loads(call(capsys, "runs", "--json")[0]) == []

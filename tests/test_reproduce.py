@@ -54,6 +54,16 @@ def test_what_is_done_is_not_planned_again(tmp_path):
     assert [len(point.runs) for point in view(again, tmp_path).points] == [1, 0]
 
 
+def test_a_table_shows_on_how_many_images_its_runs_were_trained_and_tested(tmp_path, capsys):
+    (first,) = _plans(tmp_path, subsets=["none"])
+    write_run(tmp_path, first.left[0], 0.1)
+    words = ["--networks", "cifar_resnet_14", "--subsets", "none", "--runs", str(tmp_path)]
+    assert main(["reproduce", "depth", *SMOKE, *words, "--out", str(tmp_path / "out")]) == 0
+    out = capsys.readouterr().out
+    assert "  subsample=512, test_subsample=512  " in out
+    assert "of the first 512 images, tested on the first 512." in out
+
+
 def test_what_is_not_measured_yet_is_planned_and_takes_time(tmp_path, capsys):
     (first,) = _plans(tmp_path, ["clamp"], subsets=["bn"])
     (spec,) = first.left

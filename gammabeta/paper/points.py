@@ -302,5 +302,5 @@ def table(points: Sequence[Point]) -> list[dict[str, object]]:
 
 SHOWN = (
     "lr", "norm_init", "weight_init", "optimizer", "schedule", "schedule_steps", "batch_size",
-    "subsample", "statistics", "image_size",
+    "subsample", "test_subsample", "statistics", "image_size",
 )  # fmt: skip

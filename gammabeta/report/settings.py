@@ -60,7 +60,8 @@ def setting(view: View) -> list[str]:
         length = f"{_range(done)} epochs instead of {_range(asked)}"
         if done == [1]:
             length = length.replace("epochs", "epoch", 1)
-        part = f" of the first {view.scale.images:,} images" if view.scale.images else ""
+        few = f"the first {view.scale.images or 0:,}"
+        part = f" of {few} images, tested on {few}" if view.scale.images else ""
         end = ", so the published numbers are no target for these" if has_published(view) else ""
         said.append(f"A shortened recipe: {length}{part}{end}.")
     if view.data in STAND_INS:
