@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gammabeta.analysis import DAMAGED, counted, in_percent, plain, run_rows, spread
-from gammabeta.errors import no_runs
+from gammabeta.errors import InputError, no_runs
 from gammabeta.names import PAPER_NETWORKS
 from gammabeta.paper import published_accuracy
 from gammabeta.paper.networks import model_row
@@ -248,7 +248,7 @@ def print_runs(folders: list[RunFolder], root: Path, as_json: bool) -> None:
     if not rows:
         print(no_runs(root))
         return
-    table = Table(box=None, pad_edge=False)
+    table, refused = Table(box=None, pad_edge=False), _refused(folders)
     for name in ("id", "status", "model", "subset", "data", "seed", "epochs", "accuracy"):
         table.add_column(
             name, justify="right" if name in ("seed", "epochs", "accuracy") else "left"
@@ -264,12 +264,25 @@ def print_runs(folders: list[RunFolder], root: Path, as_json: bool) -> None:
             str(row.seed) if row.model else "",
             f"{row.epochs_done}/{row.epochs or '?'}",
             percent(row.test_accuracy),
-            "" if row.status == DAMAGED else _chosen(folder),
+            "" if row.status == DAMAGED or row.id in refused else _chosen(folder),
         )
     make_console(sys.stdout).print(table)
     for row in rows:
         if row.error:
             print(f"{row.id} {row.status}: {row.error}")
+        if row.id in refused:
+            print(f"{row.id}: {root / row.id / 'spec.json'}: {refused[row.id]}")
+
+
+def _refused(folders: Sequence[RunFolder]) -> dict[str, InputError]:
+    """Runs of which spec.json is a JSON object and no spec: edited, or of another version."""
+    found = {}
+    for folder in folders:
+        try:
+            RunSpec.from_dict(folder.spec)
+        except InputError as error:
+            found[folder.id] = error
+    return found
 
 
 def _chosen(folder: RunFolder) -> str:

@@ -16,6 +16,7 @@ has no nan and no infinity: both are written as null. Names that start with a do
 import contextlib
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -347,12 +348,21 @@ def list_runs(root: Path, damaged: bool = False) -> list[RunFolder]:
             try:
                 run, dated = RunFolder.open(path), path / "spec.json"
             except InputError as error:
-                dated = path / "inputs.json"  # only a run has it
-                if not damaged or not dated.exists():
+                dated = _left_of_run(path)
+                if not damaged or dated is None:
                     continue
                 run = RunFolder(path, {}, damage=str(error))
             found.append((dated.stat().st_mtime_ns, path.name, run))
     return [run for *_, run in sorted(found, key=lambda each: each[:2])]
+
+
+def _left_of_run(path: Path) -> Path | None:
+    """The file by which a folder without a good spec.json is a run all the same: inputs.json, which
+    only a run has, or a broken spec.json under a name that only a run has."""
+    if (path / "inputs.json").exists():
+        return path / "inputs.json"
+    named = re.fullmatch("[0-9a-f]{12}", path.name) and (path / "spec.json").exists()
+    return path / "spec.json" if named else None
 
 
 def _is_record(value: Any) -> bool:

@@ -119,3 +119,45 @@ def test_what_is_no_run_still_refuses_all_at_once(tmp_path):
     (tmp_path / OUTPUT.id / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="is no run folder"):
         waiting([OUTPUT], tmp_path)
+
+
+@pytest.mark.parametrize("inputs", [True, False])
+def test_a_broken_spec_is_named_and_stops_no_other(tmp_path, monkeypatch, capsys, inputs):
+    """inputs: whether inputs.json is left, beside a spec.json that is no JSON."""
+    monkeypatch.chdir(tmp_path)
+    bad, good = (write_point(tmp_path / "runs", RunSpec(seed=seed), 0.5) for seed in (0, 1))
+    (bad.path / "spec.json").write_text("{broken")
+    if not inputs:
+        (bad.path / "inputs.json").unlink()
+    why = f"runs/{bad.id}/spec.json is damaged (no JSON object): remove the run"
+    assert main(["runs"]) == 0
+    out, err = capsys.readouterr()
+    assert f"{bad.id} damaged: {why}" in out
+    assert f"\n{good.id}  ok " in out
+    assert main(["report"]) == 0
+    out, err = capsys.readouterr()
+    assert (err.count("\n"), f"note: a run is left out: {why}" in err) == (1, True)
+    assert main(["runs", "rm", good.id]) == 0
+    capsys.readouterr()
+    assert main(["report", "--out", "other.html"]) == 2
+    out, err = capsys.readouterr()
+    assert (err.count("\n"), f"no run in runs can be read: {why}" in err) == (1, True)
+    assert not (tmp_path / "other.html").exists()
+    assert main(["runs", "rm", bad.id]) == 0
+
+
+def test_a_spec_that_was_edited_hides_no_other_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    bad, good = (write_point(tmp_path / "runs", RunSpec(seed=seed), 0.5) for seed in (0, 1))
+    (bad.path / "spec.json").write_text('{"format": 1, "model": "cifar_resnet_15"}')
+    assert main(["runs"]) == 0
+    out = capsys.readouterr().out
+    assert f"{bad.id}: runs/{bad.id}/spec.json: cifar_resnet_15: the depth must be 6D+2" in out
+    assert f"\n{good.id}  ok " in out
+
+
+def test_a_foreign_folder_is_no_damaged_run(tmp_path):
+    for name, file in (("specs", "spec.json"), ("0123456789ab", "notes.txt")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / file).write_text("mine")
+    assert list_runs(tmp_path, damaged=True) == []
