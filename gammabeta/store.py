@@ -348,10 +348,10 @@ def list_runs(root: Path, damaged: bool = False) -> list[RunFolder]:
             try:
                 run, dated = RunFolder.open(path), path / "spec.json"
             except InputError as error:
-                dated = _left_of_run(path)
-                if not damaged or dated is None:
+                left = _left_of_run(path)
+                if not damaged or left is None:
                     continue
-                run = RunFolder(path, {}, damage=str(error))
+                run, dated = RunFolder(path, {}, damage=str(error)), left
             found.append((dated.stat().st_mtime_ns, path.name, run))
     return [run for *_, run in sorted(found, key=lambda each: each[:2])]
 

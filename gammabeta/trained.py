@@ -1,6 +1,7 @@
 """A run in the store, and the network it trained."""
 
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ class Run:
         """The newest good checkpoint. Raises RunError where there is none."""
         checkpoint, notes = self.folder.load_checkpoint()
         if checkpoint is None:
-            why = "; ".join(notes) or "train it first"
+            why = "; ".join(notes) or self._how_to_finish()
             raise RunError(f"run {self.id} has no good checkpoint: {why}")
         return checkpoint
 
@@ -70,8 +71,21 @@ class Run:
 
     def _finished(self) -> dict[str, Any]:
         if self.result is None or self.result["status"] != "ok":
-            raise RunError(f"run {self.id} is {self.folder.status}: train it first")
+            done = f"epoch {self.folder.epochs_done} of {self.spec.epochs}"
+            status = {"stopped": "was stopped", "failed": "has failed"}.get(
+                self.folder.status, f"is {self.folder.status}"
+            )
+            raise RunError(f"run {self.id} {status} after {done}: {self._how_to_finish()}")
         return self.result
+
+    def _how_to_finish(self) -> str:
+        if self.folder.status == "running":
+            return "wait until it has finished"
+        spec, runs = self.folder.path / "spec.json", self.folder.path.parent
+        words = ["gammabeta", "train", "--spec", str(spec), "--runs", str(runs)]
+        if self.spec.data not in ("digits", "synthetic"):  # which need no files
+            words += ["--data-dir", "DIR"]
+        return f"train it first, with {shlex.join(words)}"
 
 
 def load_run(run: str | Path, runs: str | Path | None = None) -> Run:

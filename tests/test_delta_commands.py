@@ -63,7 +63,15 @@ def test_a_run_becomes_a_file_and_the_file_a_network(here, capsys, monkeypatch):
     (run.folder.path / "result.json").unlink()
     code, out, err = call(capsys, "delta", run.id, "other.delta")
     assert (code, out) == (1, "")
-    assert "train it first" in err
+    assert f"run {run.id} was stopped after " in err
+    command = err.strip().partition("train it first, with gammabeta ")[2]
+    assert main(command.split()) == 0  # and that is what finishes it
+    assert run.folder.status == "ok"
+    capsys.readouterr()
+    with run.folder.lock():
+        (run.folder.path / "result.json").unlink()
+        code, out, err = call(capsys, "delta", run.id, "other.delta")
+    assert (code, err.count("\n"), "wait until it has finished" in err) == (1, 1, True)
     assert sorted(path.name for path in here.iterdir()) == ["runs", "task.delta"]
 
 

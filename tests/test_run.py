@@ -220,7 +220,7 @@ def test_a_diverging_run_fails_with_advice_and_can_be_seen(tmp_path):
     run = load_run(tmp_path / spec.id)
     assert run.result["status"] == "failed"
     assert "try a smaller" in run.result["error"]
-    with pytest.raises(RunError, match="is failed"):
+    with pytest.raises(RunError, match=r"has failed after epoch 0 of \d+: train it first, with "):
         _ = run.accuracy
 
 
