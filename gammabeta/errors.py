@@ -37,6 +37,14 @@ class RunError(GammabetaError, RuntimeError):
     """A right request that failed while running (disk full, loss became nan, run locked, ...)."""
 
 
+class HeldError(RunError):
+    """Another process is at work on the same. by: which, such as "process 12 on host"."""
+
+    def __init__(self, message: str, by: str = "") -> None:
+        super().__init__(message)
+        self.by = by
+
+
 @contextlib.contextmanager
 def about(name: str) -> Iterator[None]:
     """Every InputError of the block is about `name`, unless it says itself what it is about."""

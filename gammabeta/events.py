@@ -37,10 +37,12 @@ class Start:
 
 @dataclass(frozen=True)
 class Ended:
-    """A run of many is over: `error` says why it failed, in one line, or is None."""
+    """A run of many is over: `error` says why it failed, in one line, or is None. left_to: the
+    process that is training it instead, as "process 12 on host"."""
 
     spec: RunSpec
     error: str | None
+    left_to: str | None = None
 
 
 Event = Start | Step | Epoch | Ended

@@ -21,15 +21,16 @@ import torch
 from gammabeta.stops import as_ctrl_c
 
 Piece = TypeVar("Piece")
+Result = TypeVar("Result")
 _PATIENCE = 30.0  # seconds that a process has to stop by itself
 
 
 def in_processes(
-    work: Callable[[Piece], dict[str, str]], pieces: Sequence[Piece], jobs: int
-) -> Iterator[tuple[Piece, dict[str, str] | None]]:
+    work: Callable[[Piece], Result], pieces: Sequence[Piece], jobs: int
+) -> Iterator[tuple[Piece, Result | None]]:
     """Give each piece with what `work` makes of it, as it is done; None where its process died.
-    work: a function that can be pickled. The processes share this one's threads. Until it is closed
-    SIGTERM and SIGHUP are as Ctrl-C (`stops.as_ctrl_c`)."""
+    work: a function that can be pickled, and so can what it makes. The processes share this one's
+    threads. Until it is closed SIGTERM and SIGHUP are as Ctrl-C (`stops.as_ctrl_c`)."""
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     threads = max(1, torch.get_num_threads() // jobs)
     left = list(reversed(pieces))
@@ -48,7 +49,7 @@ def in_processes(
                 ready: list[Any] = wait(list(active))
                 for connection in ready:
                     process, piece = active.pop(connection)
-                    found: dict[str, str] | None = None
+                    found: Result | None = None
                     with contextlib.suppress(EOFError):
                         found = connection.recv()
                     process.join()

@@ -99,7 +99,9 @@ class TrainDisplay:
         spec = event.spec
         self.has_epochs = True  # its epochs ended out of our sight
         what = f"run {spec.id}, {spec.model}, {spec.trainable}, seed {spec.seed}"
-        if event.error is not None:
+        if event.left_to is not None:
+            self.console.print(f"{what}: left to {event.left_to}, which is training it")
+        elif event.error is not None:
             self.console.print(f"{what}: failed: {event.error}")
         elif spec.id not in self.seen:
             self.console.print(f"{what}: done")

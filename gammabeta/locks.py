@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gammabeta.disk import writing
-from gammabeta.errors import RunError
+from gammabeta.errors import HeldError
 
 if sys.platform == "win32":
     import msvcrt
@@ -20,7 +20,7 @@ else:
 @contextlib.contextmanager
 def hold(path: Path, what: str) -> Iterator[None]:
     """Be the only holder of the file `path` for the length of a with block; its text then says who
-    holds it. Raises RunError, naming the holder of `what`, if somebody else does."""
+    holds it. Raises HeldError, naming the holder of `what`, if somebody else does."""
     with writing(path, "open"):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
@@ -32,9 +32,10 @@ def hold(path: Path, what: str) -> Iterator[None]:
                 time.sleep(0.01)
                 locked = try_lock(descriptor)
         if not locked:
-            raise RunError(
-                f"{what} is being trained by {holder(descriptor)}: "
-                "wait for it, or choose another folder for runs"
+            by = holder(descriptor)
+            raise HeldError(
+                f"{what} is being trained by {by}: wait for it, or choose another folder for runs",
+                by,
             )
         with contextlib.suppress(OSError):  # only the text of an error message
             os.ftruncate(descriptor, 0)

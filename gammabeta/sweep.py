@@ -22,7 +22,7 @@ from gammabeta.data import Dataset, Reading
 from gammabeta.data.imagenet import processors
 from gammabeta.engine import choose_device, choose_engine
 from gammabeta.engine.fused import OWN, FusedEngine
-from gammabeta.errors import GammabetaError, InputError, RunError, about
+from gammabeta.errors import GammabetaError, HeldError, InputError, RunError, about
 from gammabeta.fused.plan import make_plan
 from gammabeta.jobs import in_processes
 from gammabeta.models import architecture
@@ -127,7 +127,8 @@ def sweep(
     jobs: teams that train at once, in processes that share the processor's threads; of those,
     `listen` hears only that a run has Ended.
     Raises InputError before anything is created. A run that fails does not stop the others: what
-    failed, and why, is said as it happens (Ended), and is one RunError at the end.
+    failed, and why, is said as it happens (Ended), and is one RunError at the end. So is a run that
+    another process trains and has not finished when all the others are done.
     """
     check_specs(specs, "sweep")
     if jobs < 1:
@@ -137,9 +138,29 @@ def sweep(
     loaded: dict[str, Dataset] = {}
     for spec in _distinct(left):
         check(spec, load_data(spec, data_dir, loaded, reading))
-    each_of = {spec.id: spec for spec in left}
-    errors: dict[str, Exception] = {}
     how = {"data_dir": data_dir, "reading": reading, "engine": engine, "device": device}
+    errors = _train_all(planned, runs, how, jobs, listen, loaded)
+    if held := [spec for spec in left if isinstance(errors.get(spec.id), HeldError)]:
+        # By another process, which may have finished some of them since, or have stopped.
+        open_now = waiting(held, runs)
+        for spec in held:
+            del errors[spec.id]
+            if spec not in open_now:
+                listen(Ended(spec, None))
+        more = teams(open_now, engine=engine, device=device, in_step=in_step)
+        errors |= _train_all(more, runs, how, jobs, listen, loaded, again=True)
+    if errors:
+        raise RunError(_failures(errors, len(left))) from next(iter(errors.values()))
+    return [load_run(Path(runs) / spec.id) for spec in specs]
+
+
+def _train_all(
+    planned: Sequence[Sequence[RunSpec]], runs: str | Path, how: Mapping[str, Any], jobs: int,
+    listen: Callable[[Event], None], loaded: dict[str, Dataset], again: bool = False,
+) -> dict[str, Exception]:  # fmt: skip
+    """Train all teams, and say how each of their runs ended; what failed, by id. again: that others
+    train one of them was said before."""
+    errors: dict[str, Exception] = {}
     if jobs > 1 and len(planned) > 1:
         finished = _at_once(planned, runs, how, min(jobs, len(planned)))
     else:
@@ -148,11 +169,12 @@ def sweep(
         for team, failed in finished:
             errors |= failed
             for spec in team:
-                reason = _reason(failed[spec.id]) if spec.id in failed else None
-                listen(Ended(each_of[spec.id], reason))
-    if errors:
-        raise RunError(_failures(errors, len(left))) from next(iter(errors.values()))
-    return [load_run(Path(runs) / spec.id) for spec in specs]
+                error = failed.get(spec.id)
+                if not isinstance(error, HeldError):
+                    listen(Ended(spec, None if error is None else _reason(error)))
+                elif not again:
+                    listen(Ended(spec, None, error.by))
+    return errors
 
 
 def _train(
@@ -179,13 +201,16 @@ def _at_once(
             died = RunError("its process was killed, perhaps for want of memory: try fewer jobs")
             yield team, {spec.id: died for spec in waiting(team, runs)}
         else:
-            yield team, {name: RunError(reason) for name, reason in failed.items()}
+            yield team, dict(failed)
 
 
-def _alone(runs: str | Path, how: dict[str, Any], team: Sequence[RunSpec]) -> dict[str, str]:
-    """In a process of its own: `_train`, with reasons as text."""
+def _alone(runs: str | Path, how: dict[str, Any], team: Sequence[RunSpec]) -> dict[str, RunError]:
+    """In a process of its own: `_train`, with errors that every process can read."""
     failed = _train(team, runs, how, lambda event: None, None)
-    return {name: _reason(error) for name, error in failed.items()}
+    return {
+        name: error if isinstance(error, HeldError) else RunError(_reason(error))
+        for name, error in failed.items()
+    }
 
 
 def check_networks(specs: Sequence[RunSpec]) -> None:
@@ -223,12 +248,22 @@ def _split(group: list[RunSpec], most: int) -> list[list[RunSpec]]:
 
 
 def _failures(errors: Mapping[str, Exception], count: int) -> str:
-    """One line; runs that failed for the same reason are named together."""
+    """One line; runs that failed for the same reason, or that one process trains, are together."""
     reasons: dict[str, list[str]] = {}
+    others: dict[str, list[str]] = {}
     for name, error in errors.items():
-        reasons.setdefault(_reason(error), []).append(name)
-    told = "; ".join(f"{', '.join(names)} ({reason})" for reason, names in reasons.items())
-    return f"{len(errors)} of {count} runs failed: {told}"
+        if isinstance(error, HeldError):
+            others.setdefault(error.by, []).append(name)
+        else:
+            reasons.setdefault(_reason(error), []).append(name)
+    failed = "; ".join(f"{', '.join(names)} ({reason})" for reason, names in reasons.items())
+    told = [f"{sum(map(len, reasons.values()))} of {count} runs failed: {failed}"] * bool(reasons)
+    for process, names in others.items():
+        told.append(
+            f"{len(names)} of {count} runs left to {process}, which is training "
+            f"{', '.join(names)}: when it has ended, the same command again has them all"
+        )
+    return "; ".join(told)
 
 
 def _reason(error: Exception) -> str:

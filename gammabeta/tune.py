@@ -138,11 +138,12 @@ def _sweep(
     specs: Sequence[RunSpec], runs: str | Path, listen: Callable[[Event], None],
     execution: dict[str, Any],
 ) -> list[str]:  # fmt: skip
-    """A run that diverges is one rate less; that it failed, `listen` has heard. Returns why."""
+    """A run that diverges is one rate less; that it failed, `listen` has heard. Returns why. One
+    without any result, which another process trains perhaps, is no rate to leave out."""
     try:
         sweep(specs, runs, listen=listen, **execution)
     except RunError as error:
-        if not all((Path(runs) / spec.id).exists() for spec in specs):
+        if any(RunFolder(Path(runs) / spec.id, {}).result is None for spec in specs):
             raise
         return [str(error)]
     return []
