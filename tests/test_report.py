@@ -246,8 +246,9 @@ def test_wrong_requests_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="write a share of 1"):
         report.write_report([run], tmp_path / "report.html", published={("a", "bn"): 47.8})
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="there is no folder"):
-        report.write_report([run], tmp_path / "file" / "report.html")
+    for folder, why in (("file", "file is a file, not a folder"), ("none", "there is no folder")):
+        with pytest.raises(InputError, match=why):
+            report.write_report([run], tmp_path / folder / "report.html")
     assert not (tmp_path / "report.html").exists()
 
 

@@ -263,7 +263,7 @@ def test_a_run_is_loaded_by_its_folder_its_id_or_the_start_of_it(tmp_path):
     near = f"no run '{two.id[:-1]}x' in .*: did you mean {two.id}"
     with pytest.raises(InputError, match=near):
         load_run(f"{two.id[:-1]}x", runs=tmp_path)
-    with pytest.raises(InputError, match="could be"):
+    with pytest.raises(InputError, match="id is empty"):
         load_run("", runs=tmp_path)
     with pytest.raises(InputError, match="there are no runs in"):
         load_run(one.id, runs=tmp_path / "nosuch")
