@@ -142,6 +142,18 @@ def test_runs_are_trained_by_engines_that_hold_in_their_precision_and_subset():
     assert len({spec.id for spec in gpu.PAPER}) == 3 + 20 - 2 + 9 + 2 + 30 + 6
 
 
+def test_one_tensor_without_its_gradient_fails_the_check():
+    """In bf16 it is less than rounding makes of the whole."""
+    begun = {f"trained/{index}": torch.zeros(8) for index in range(16)}
+    expected = {name: value + 1 for name, value in begun.items()}
+    expected["trained/15"] = begun["trained/15"]  # what never moves is no fault
+    assert pieces.changed(begun, expected, expected) == (0.0, 0.0)
+    whole, worst = pieces.changed(begun, expected, expected | {"trained/3": torch.zeros(8)})
+    _, like, alike = pieces.TOLERANCE["bf16"]
+    assert whole < like
+    assert worst > alike
+
+
 @pytest.mark.slow
 def test_a_wrong_engine_fails_the_check(monkeypatch, tmp_path):
     told = []

@@ -1,6 +1,9 @@
 """Steps as CUDA graphs. Without a GPU a tape plays the graph: it records operations of torch and
 replays them on the same tensors, so what has moved since, or must be waited for, shows."""
 
+import contextlib
+from types import SimpleNamespace
+
 import pytest
 import torch
 from tiny_engines import HEAD, WIDE, make_engine, members, small_data
@@ -184,6 +187,28 @@ def test_a_graph_for_each_shape(tapes):
         expected += float(images.sum() * factor)
     assert total.item() == pytest.approx(expected, abs=1e-5)
     assert [tape.replays for tape in tapes] == [2, 1]
+
+
+def test_what_a_graph_holds_is_counted_whatever_was_cached_before(monkeypatch):
+    """Capturing frees what torch has cached, the memory of the first steps among it."""
+    held = {"others": 5, "cached": 100, "pool": 0}
+
+    @contextlib.contextmanager
+    def capture(graph):
+        held["cached"] = 0
+        yield
+        held["pool"] += 7
+
+    monkeypatch.setattr(graphs, "_aside", lambda learn, inputs: None)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(replay=lambda: None))
+    monkeypatch.setattr(torch.cuda, "graph", capture)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: held.update(cached=0))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: sum(held.values()))
+    steps = graphs.GraphedSteps(lambda x: None)
+    for size in (2, 3):
+        for _ in range(4):
+            steps(torch.ones(size))
+    assert steps.pool_bytes == 14
 
 
 def test_the_tape_notices_who_waits(tapes):

@@ -28,7 +28,10 @@ class GraphedSteps:
         self._shapes: dict[tuple[torch.Size, ...], _Step] = {}
 
     def __call__(self, *inputs: Tensor) -> None:
-        step = self._shapes.setdefault(tuple(each.shape for each in inputs), _Step(inputs))
+        shapes = tuple(each.shape for each in inputs)
+        if shapes not in self._shapes:
+            self._shapes[shapes] = _Step(inputs)
+        step = self._shapes[shapes]
         for mine, given in zip(step.inputs, inputs, strict=True):
             mine.copy_(given)
         if step.graph is not None:
@@ -37,9 +40,8 @@ class GraphedSteps:
             _aside(self.learn, step.inputs)
             step.taken += 1
         else:
-            before = torch.cuda.memory_reserved()
-            step.graph = _captured(self.learn, step.inputs)
-            self.pool_bytes += torch.cuda.memory_reserved() - before
+            step.graph, grown = _captured(self.learn, step.inputs)
+            self.pool_bytes += grown
             step.graph.replay()  # capturing has executed nothing
 
 
@@ -52,20 +54,22 @@ class _Step:
         self.taken = 0
 
 
-def _captured(learn: Learn, inputs: tuple[Tensor, ...]) -> torch.cuda.CUDAGraph:
-    """A graph that an error leaves to the next try. Meanwhile nothing old is freed: that a graph
-    goes, with its memory, while another one is recorded is not allowed."""
+def _captured(learn: Learn, inputs: tuple[Tensor, ...]) -> tuple[torch.cuda.CUDAGraph, int]:
+    """A graph that an error leaves to the next try, and the bytes it holds. Meanwhile nothing old
+    is freed: that a graph goes, with its memory, while another one is recorded is not allowed."""
     graph = torch.cuda.CUDAGraph()
     collecting = gc.isenabled()
     gc.collect()
     gc.disable()
     try:
+        torch.cuda.empty_cache()  # as capturing itself does: it would hide as much of the growth
+        before = torch.cuda.memory_reserved()
         with torch.cuda.graph(graph):
             learn(*inputs)
     finally:
         if collecting:
             gc.enable()
-    return graph
+    return graph, torch.cuda.memory_reserved() - before
 
 
 def _aside(learn: Learn, inputs: tuple[Tensor, ...]) -> None:
