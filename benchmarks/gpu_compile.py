@@ -26,6 +26,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import torch
 
+from gammabeta.engine.batches import _EVALUATION_PIXELS
+
 THREADS = 3  # that compile in one process: Python's part of it is done one at a time
 
 
@@ -94,6 +96,12 @@ def compiling(target: int) -> Iterator[set[str]]:
         fused._program_class, passes._for, on_gpu._launch, on_gpu.DEVICE = before
 
 
+def at_once(images: int) -> set[int]:
+    """The sizes of the batches in which a GPU evaluates a test set of so many 32 x 32 images."""
+    size = _EVALUATION_PIXELS["cuda"] // 32**2
+    return {min(size, images - start) for start in range(0, images, size)}
+
+
 def one(job: dict[str, Any]) -> int:
     """The kernels of one job, a check or members of gpu_pieces.py: how many there are."""
     import gpu_pieces
@@ -106,9 +114,8 @@ def one(job: dict[str, Any]) -> int:
             engines = gpu_pieces.engines_of(job["engine"], case, job["precision"], cpu)
             gpu_pieces.epochs(engines, case, range(1))
             if job["engine"] == "fused":
-                engines[0].evaluate()
                 program = engines[0].team.program
-                for count in job["evaluated"]:
+                for count in sorted(set().union(*map(at_once, job["tested"]))):
                     program.logits(torch.zeros(1, count, 32, 32, 3, dtype=program.dtype))
         else:
             from gammabeta.bench.case import Case
@@ -127,7 +134,7 @@ def in_parallel(jobs: Sequence[dict[str, Any]], folder: Path, seconds: float) ->
 
     def work(number: int) -> dict[str, Any]:
         job = {**jobs[number], "capability": target}
-        row = {key: value for key, value in jobs[number].items() if key != "evaluated"}
+        row = {key: value for key, value in jobs[number].items() if key != "tested"}
         left, began = started + seconds - time.monotonic(), time.monotonic()
         if left <= 0:
             return row | {"error": "no time was left"}
@@ -143,11 +150,11 @@ def in_parallel(jobs: Sequence[dict[str, Any]], folder: Path, seconds: float) ->
             return row | {"error": (done.stderr.strip().splitlines() or ["no message"])[-1][:300]}
         return row | {"kernels": int(done.stdout)}
 
-    at_once = max(1, (os.cpu_count() or 1) // 2)
-    with ThreadPoolExecutor(at_once) as pool:
+    side_by_side = max(1, (os.cpu_count() or 1) // 2)
+    with ThreadPoolExecutor(side_by_side) as pool:
         return {
             "capability": target,
-            "at_once": at_once,
+            "at_once": side_by_side,
             "rows": list(pool.map(work, range(len(jobs)))),
         }
 

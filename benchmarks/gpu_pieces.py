@@ -8,7 +8,9 @@ The answer is written as the work goes on, so that a process that hangs leaves w
 # ruff: noqa: E402  (the root comes first)
 
 import functools
+import importlib.metadata
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -340,6 +342,17 @@ def team(piece: dict[str, Any], device: torch.device, deadline: float, tell: Tel
     return enough(rows, rows, tell)
 
 
+def software() -> dict[str, Any]:
+    """Triton's version, and what is set in the environment that changes kernels or memory."""
+    try:
+        version = importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:
+        version = None
+    names = ("TRITON_", "DISABLE_MMA", "CUDA_", "CUBLAS_", "NVIDIA_TF32", "PYTORCH_")
+    chosen = {name: value for name, value in os.environ.items() if name.startswith(names)}
+    return {"triton": version, "settings": chosen}
+
+
 def work(piece: dict[str, Any], tell: Tell) -> Any:
     seconds = piece["end"] - time.time()  # to start has taken some
     deadline, cache = time.monotonic() + seconds, Path(piece["cache"])
@@ -348,7 +361,7 @@ def work(piece: dict[str, Any], tell: Tell) -> Any:
 
         return in_parallel(piece["jobs"], cache, seconds)
     device = choose_device(piece["device"])
-    tell(environment=environment(device))
+    tell(environment=environment(device) | software())
     if piece["part"] == "check":
         return check(piece["engine"], device, SMOKE if piece["smoke"] else CHECKS, cache, tell)
     if piece["part"] == "runs":

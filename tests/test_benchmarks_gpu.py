@@ -8,14 +8,17 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import gpu
+import gpu_compile
 import gpu_pieces as pieces
 import pytest
 import tables
 import torch
 
 from gammabeta import RunSpec
+from gammabeta.engine.batches import Batches
 from gammabeta.engine.lean import LeanEngine
 
 ROOT = Path(__file__).parent.parent
@@ -202,6 +205,23 @@ def test_an_error_of_the_gpu_ends_the_trainings_of_a_process(monkeypatch, tmp_pa
     assert trained == ["fused"]
     assert told["broke"] == "fused"
     assert "illegal memory" in told["partial"][0]["status"]
+
+
+def test_kernels_are_compiled_for_what_the_gpu_will_launch():
+    def asked(images):
+        """The batches that an engine on a GPU evaluates."""
+        device = SimpleNamespace(type="cuda")
+        made = SimpleNamespace(spec=gpu.PAPER[0], device=device, _pixels=lambda: 32**2)
+        size = Batches._test_size(made)
+        return {min(size, images - start) for start in range(0, images, size)}
+
+    assert all(gpu_compile.at_once(images) == asked(images) for images in (*gpu.TESTED, 6000))
+    assert len(pieces.synthetic().test.labels) == gpu.TESTED[0]
+    jobs = gpu.jobs(smoke=False)
+    cases = [job["case"] for job in jobs if job["what"] == "check"]
+    assert {size for case in cases for size in case["batches"]} == {
+        size for each in pieces.CHECKS for size in each.batches
+    }
 
 
 def test_too_few_repeats_are_a_part_of_a_result():
