@@ -82,16 +82,16 @@ def test_a_program_that_keeps_more_is_noticed(monkeypatch):
     ready = CONTENDERS["fused"].make(case(batch=2))
     plan = make_plan(create_model("cifar_resnet_8"))
     assert ready.saved() == plan.saved_bytes(2, 4)
-    from gammabeta.fused.native_program import _Member
+    from gammabeta.fused.direct_program import DirectMember
 
-    enter = _Member.enter
+    enter = DirectMember.enter
 
     def wasteful(self, block, join):
         found = enter(self, block, join)
         join.z_shortcut = found[0] if join.shortcut is None else join.z_shortcut
         return found
 
-    monkeypatch.setattr(_Member, "enter", wasteful)
+    monkeypatch.setattr(DirectMember, "enter", wasteful)
     assert ready.saved() > plan.saved_bytes(2, 4)
 
 

@@ -7,6 +7,7 @@ from fused_networks import batch, check_against_autograd, networks, program_of, 
 
 from gammabeta import create_model, passes
 from gammabeta.errors import InputError
+from gammabeta.fused.direct_program import DirectProgram
 from gammabeta.fused.native_program import NativeProgram
 from gammabeta.fused.plan import make_plan
 from gammabeta.fused.program import Program
@@ -71,22 +72,31 @@ def test_the_plan_counts_operations_and_bytes():
     assert plan.saved_bytes(128, 2) == 128 * (2 * tensors + bits // 8)
 
 
-@pytest.mark.parametrize("name", ["cifar_resnet_8_16", "cifar_resnet_14_3"])
+@pytest.mark.parametrize(
+    ("name", "program"),
+    [
+        ("cifar_resnet_8_16", NativeProgram),
+        ("cifar_resnet_14_3", NativeProgram),
+        ("cifar_resnet_8_16", DirectProgram),
+        ("cifar_resnet_14_48", DirectProgram),
+    ],
+)
 @pytest.mark.parametrize("head", [False, True])
 @pytest.mark.parametrize("count", [1, 5])
-def test_the_cpu_program_equals_autograd(name, head, count):
+def test_the_cpu_program_equals_autograd(name, program, head, count):
     models = networks(name, [3])
-    made = program_of(models, NativeProgram, head=head)
+    made = program_of(models, program, head=head)
     # With batches of one the last layers normalise 64 values: rounding weighs more there.
     check_against_autograd(made, models, *batch(1, count), 0.1, tolerance=2e-3)
 
 
-def test_the_cpu_program_trains_replicates_and_members():
+@pytest.mark.parametrize("program", [NativeProgram, DirectProgram])
+def test_the_cpu_program_trains_replicates_and_members(program):
     models = networks("cifar_resnet_8_16", [0, 1])
-    made = program_of(models, NativeProgram, head=True)
+    made = program_of(models, program, head=True)
     check_against_autograd(made, models, *batch(2, 4), tolerance=1e-3)
     models = share_the_backbone(networks("cifar_resnet_8_16", [0, 1]))
-    made = program_of(models, NativeProgram, shared=True)
+    made = program_of(models, program, shared=True)
     images, labels = batch(1, 4)
     check_against_autograd(made, models, images, labels, tolerance=1e-3)
     ours = made.logits(images.float())[1].double()
@@ -94,9 +104,10 @@ def test_the_cpu_program_trains_replicates_and_members():
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
-def test_the_cpu_program_in_bf16_is_near():
+@pytest.mark.parametrize("program", [NativeProgram, DirectProgram])
+def test_the_cpu_program_in_bf16_is_near(program):
     (model,) = networks("cifar_resnet_14_16", [0])
-    half = program_of([model], NativeProgram, dtype=torch.bfloat16)
+    half = program_of([model], program, dtype=torch.bfloat16)
     exact = program_of([model], dtype=torch.float64)
     images, labels = batch(1, 16)
     loss, _ = half.step(images.bfloat16(), labels)
@@ -106,17 +117,18 @@ def test_the_cpu_program_in_bf16_is_near():
     assert F.cosine_similarity(ours, theirs).item() > 0.97
 
 
-def test_an_input_that_is_no_number_shows_on_a_cpu_too():
-    for dtype in (torch.float32, torch.bfloat16):
-        made = program_of(networks("cifar_resnet_8_16", [0]), NativeProgram, dtype=dtype)
-        images, labels = batch(1, 3)
-        images[0, 1, 5, 5, 1] = torch.nan
-        assert made.step(images.to(dtype), labels)[0].isnan().all()
+@pytest.mark.parametrize("program", [NativeProgram, DirectProgram])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_input_that_is_no_number_shows_on_a_cpu_too(program, dtype):
+    made = program_of(networks("cifar_resnet_8_16", [0]), program, dtype=dtype)
+    images, labels = batch(1, 3)
+    images[0, 1, 5, 5, 1] = torch.nan
+    assert made.step(images.to(dtype), labels)[0].isnan().all()
 
 
 def test_a_dead_channel_gets_no_gradient():
     """gamma = 0 and beta <= 0 before a ReLU: its mask is empty (an identity for any data)."""
-    for program in (Program, NativeProgram):
+    for program in (Program, NativeProgram, DirectProgram):
         (model,) = networks("cifar_resnet_8_16", [0])
         model.blocks[0].bn1.weight.data[3], model.blocks[0].bn1.bias.data[3] = 0, -0.1
         made = program_of([model], program)

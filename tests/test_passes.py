@@ -6,7 +6,7 @@ import subprocess
 import pytest
 import torch
 
-from gammabeta.passes import native, twin
+from gammabeta.passes import compiled, native, twin
 
 pytestmark = pytest.mark.skipif(
     isinstance(native.library(), native.Unavailable), reason="no C++ compiler on this machine"
@@ -161,15 +161,15 @@ def test_what_they_do_not_take_goes_to_the_twin(z):
 def test_a_machine_without_a_compiler_is_told_why(monkeypatch, tmp_path):
     monkeypatch.setenv("GAMMABETA_CACHE", str(tmp_path))
     monkeypatch.setenv("CXX", "no-such-compiler")
-    native.library.cache_clear()
+    compiled.library.cache_clear()
     assert "no-such-compiler" in native.why_slow()
     monkeypatch.delenv("CXX")
-    monkeypatch.setattr(native.shutil, "which", lambda _: None)
-    native.library.cache_clear()
+    monkeypatch.setattr(compiled.shutil, "which", lambda _: None)
+    compiled.library.cache_clear()
     assert "no C++ compiler was found" in native.why_slow()
     (z,) = tensors(5, 16, torch.float32, 1)
     torch.testing.assert_close(native.measure(z)[0], z.mean(0))
-    native.library.cache_clear()
+    compiled.library.cache_clear()
 
 
 def test_a_source_that_does_not_compile_leaves_nothing_behind(monkeypatch, tmp_path):
@@ -177,26 +177,26 @@ def test_a_source_that_does_not_compile_leaves_nothing_behind(monkeypatch, tmp_p
     broken.write_text("int main( {")
     monkeypatch.setenv("GAMMABETA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(native, "_SOURCE", broken)
-    native.library.cache_clear()
+    compiled.library.cache_clear()
     assert "could not compile" in native.why_slow()
     assert list((tmp_path / "cache").iterdir()) == []
-    native.library.cache_clear()
+    compiled.library.cache_clear()
 
 
 @pytest.mark.slow
 def test_a_torn_library_is_compiled_again(monkeypatch, tmp_path):
     monkeypatch.setenv("GAMMABETA_CACHE", str(tmp_path))
-    native.library.cache_clear()
+    compiled.library.cache_clear()
     assert native.why_slow() is None
     (kept,) = tmp_path.glob("*.so")
     whole = kept.read_bytes()
     torn = tmp_path / "torn.so"  # in use is the old file; this one takes its name
     torn.write_bytes(whole[:3000])
     torn.replace(kept)
-    native.library.cache_clear()
+    compiled.library.cache_clear()
     assert native.why_slow() is None
     assert len(kept.read_bytes()) == len(whole)
-    native.library.cache_clear()
+    compiled.library.cache_clear()
 
 
 def test_what_is_per_channel_must_be_plain_too():
@@ -214,21 +214,21 @@ def test_what_is_per_channel_must_be_plain_too():
 def test_a_compiler_with_arguments(monkeypatch, tmp_path):
     monkeypatch.setenv("GAMMABETA_CACHE", str(tmp_path))
     monkeypatch.setenv("CXX", "g++ -O1")
-    native.library.cache_clear()
+    compiled.library.cache_clear()
     assert native.why_slow() is None
-    native.library.cache_clear()
+    compiled.library.cache_clear()
 
 
 @pytest.mark.slow
 def test_other_processors_compile_the_passes_too(monkeypatch, tmp_path):
     """The code without AVX-512 is another one; here it is compiled and held against the twin."""
     made = tmp_path / "plain.so"
-    flags = [flag for flag in native._FLAGS if flag != "-march=native"]
-    compiler = native.compiler()
+    flags = [flag for flag in compiled._FLAGS if flag != "-march=native"]
+    compiler = compiled._compiler()
     command = [*compiler, *flags, "-shared", str(native._SOURCE), "-o", str(made)]
     if subprocess.run(command, capture_output=True).returncode:
         pytest.skip(f"{compiler[0]} cannot build for a plain processor here")
-    plain = native._open(made)
+    plain = compiled._open(made)
     monkeypatch.setattr(native, "library", lambda: plain)
     for dtype in TYPES:
         test_normalise(5, 16, dtype, True, "shortcut")

@@ -17,8 +17,10 @@ from gammabeta.engine import graphs
 from gammabeta.engine.batches import TestTotals, Totals
 from gammabeta.engine.stream import make_batches
 from gammabeta.errors import InputError
+from gammabeta.fused import direct
+from gammabeta.fused.direct_program import DirectProgram
 from gammabeta.fused.native_program import NativeProgram
-from gammabeta.fused.plan import make_plan
+from gammabeta.fused.plan import Plan, make_plan
 from gammabeta.fused.program import Program
 from gammabeta.models.cifar_resnet import CifarResNet
 from gammabeta.passes import keep_freed_memory
@@ -298,7 +300,7 @@ class _Team:
         def stacked(name: str) -> Tensor:
             return torch.stack([model.get_parameter(name).detach() for model in owners])
 
-        return _program_class(self.device)(
+        return _program_class(plan, self.device, self.dtype)(
             plan,
             [stacked(f"{layer.conv}.weight") for layer in plan.layers],
             stacked(f"{plan.head}.weight"),
@@ -309,9 +311,9 @@ class _Team:
         )
 
 
-def _program_class(device: torch.device) -> type[Program]:
+def _program_class(plan: Plan, device: torch.device, dtype: torch.dtype) -> type[Program]:
     if device.type == "cpu":
-        return NativeProgram
+        return DirectProgram if direct.takes(plan, dtype) else NativeProgram
     from gammabeta.fused.triton_program import TritonProgram
 
     return TritonProgram

@@ -17,6 +17,9 @@ _ROWS = ("values", "gradient", "gamma", "beta", "dgamma", "dbeta", "running_mean
          "mean", "inv", "scale", "shift")  # fmt: skip
 _HEAD = ("head_weight", "head_bias")
 
+# What members share: the stem's output, and in training its mean and variance.
+Stem = tuple[Tensor, Tensor | None, Tensor | None]
+
 
 class NativeProgram(Program):
     """See Program; `stream` must be the type of the activations."""
@@ -26,16 +29,19 @@ class NativeProgram(Program):
         stem = None if z is None else (z, *passes.measure(z))
         results = []
         for row in range(self.members):
-            member = _Member(self, row, stem)
-            results.append(member.step(_row(images, row), _row(labels, row), smoothing))
+            member = self.member(row, stem)
+            results.append(member.step(row_of(images, row), row_of(labels, row), smoothing))
         losses, correct = zip(*results, strict=True)
         return torch.cat(losses), torch.cat(correct)
 
     def logits(self, images: Tensor) -> Tensor:
         z = self._shared_stem(images)
         stem = None if z is None else (z, None, None)  # evaluation has the running statistics
-        members = [_Member(self, row, stem) for row in range(self.members)]
-        return torch.cat([each.logits(_row(images, row)) for row, each in enumerate(members)])
+        members = [self.member(row, stem) for row in range(self.members)]
+        return torch.cat([each.logits(row_of(images, row)) for row, each in enumerate(members)])
+
+    def member(self, row: int, stem: Stem | None) -> "Member":
+        return Member(self, row, stem)
 
     def _shared_stem(self, images: Tensor) -> Tensor | None:
         """The stem's output, if all members have the same."""
@@ -44,23 +50,19 @@ class NativeProgram(Program):
         return _convolve(self.plan.stem, images.to(self.dtype), self.weights[self.plan.stem.conv])
 
 
-class _Member(Program):
-    """One row of a program's buffers, trained on its own. Activations are (1, N, H, W, C).
+class Member(Program):
+    """One row of a program's buffers, trained on its own. Activations are (1, N, H, W, C)."""
 
-    stem: what members share: the stem's output, and in training its mean and variance."""
-
-    def __init__(
-        self, whole: Program, row: int, stem: tuple[Tensor, Tensor | None, Tensor | None] | None
-    ) -> None:
+    def __init__(self, whole: Program, row: int, stem: Stem | None) -> None:
         self.plan, self.head, self.dtype, self.stream = (
             whole.plan, whole.head, whole.dtype, whole.dtype
         )  # fmt: skip
         self.exact, self.device, self.members, self.stem = whole.exact, whole.device, 1, stem
-        self.weights = {name: _row(weight, row) for name, weight in whole.weights.items()}
+        self.weights = {name: row_of(weight, row) for name, weight in whole.weights.items()}
         for name in _ROWS:
             setattr(self, name, getattr(whole, name)[row : row + 1])
         for name in (*_HEAD, *(("dweight", "dbias") if whole.head else ())):
-            setattr(self, name, _row(getattr(whole, name), row))
+            setattr(self, name, row_of(getattr(whole, name), row))
 
     def first(self, images: Tensor) -> Tensor:
         if self.stem is None:
@@ -80,7 +82,7 @@ class _Member(Program):
         return a, positive, z1, self._convolve_and_measure(block.shortcut, a)
 
     def middle(self, block: Block, z1: Tensor) -> Tensor:
-        h, _ = passes.normalise(z1, *self._affine(block.first), relu=True, keep=False)
+        h, _ = passes.normalise(z1, *self.affine(block.first), relu=True, keep=False)
         return self._convolve_and_measure(block.second, h)
 
     def leave(self, join: Join) -> Tensor:
@@ -93,11 +95,11 @@ class _Member(Program):
 
     def middle_backward(self, block: Block, u: Tensor, kept: Kept) -> Tensor:
         dh = self._through(block.second, u, kept.z2)
-        scale, shift = self._affine(block.first)
+        scale, shift = self.affine(block.first)
         dbeta, dgamma, _, _ = passes.sums(
-            dh, kept.z1, *self._moments(block.first), opened=(scale, shift)
+            dh, kept.z1, *self.moments(block.first), opened=(scale, shift)
         )
-        self._keep_sums(block.first, dbeta, dgamma)
+        self.keep_sums(block.first, dbeta, dgamma)
         return dh  # not masked: the next pass recomputes the mask as it reads z1 anyway
 
     def enter_backward(self, block: Block, v: Tensor, u: Tensor, kept: Kept) -> Tensor:
@@ -113,9 +115,9 @@ class _Member(Program):
         skip = join.skip
         affine: tuple[Tensor, ...] = ()
         if join.shortcut is not None:
-            skip, affine = join.z_shortcut, self._affine(join.shortcut)
+            skip, affine = join.z_shortcut, self.affine(join.shortcut)
         a, bits = passes.normalise(
-            join.z, *self._affine(join.layer), skip, *affine, relu=True, keep=self.training
+            join.z, *self.affine(join.layer), skip, *affine, relu=True, keep=self.training
         )
         return a, a if bits is None else bits
 
@@ -126,35 +128,35 @@ class _Member(Program):
         shortcut = None
         if join.shortcut is not None:
             assert join.z_shortcut is not None
-            shortcut = (join.z_shortcut, *self._moments(join.shortcut))
+            shortcut = (join.z_shortcut, *self.moments(join.shortcut))
         dbeta, dgamma, second, u = passes.sums(
-            gradient, join.z, *self._moments(join.layer),
+            gradient, join.z, *self.moments(join.layer),
             opened=bits, more=skip, shortcut=shortcut, keep=True,
         )  # fmt: skip
-        self._keep_sums(join.layer, dbeta, dgamma)
+        self.keep_sums(join.layer, dbeta, dgamma)
         if join.shortcut is not None:
             assert second is not None
-            self._keep_sums(join.shortcut, dbeta, second)
+            self.keep_sums(join.shortcut, dbeta, second)
         assert u is not None
         return u
 
     def _through(self, layer: Layer, g: Tensor, z: Tensor, masked: bool = True) -> Tensor:
         """From the gradient at a BatchNorm's output to that at its convolution's input. masked:
         the ReLU behind it has been applied to g; else it is recomputed from z."""
-        scale, shift = self._affine(layer)
+        scale, shift = self.affine(layer)
         n = z.numel() // layer.channels
         k1, k2 = self.dbeta[0, layer.place] / n, self.dgamma[0, layer.place] / n
-        ours = self._moments(layer)
+        ours = self.moments(layer)
         dz = passes.input_gradient(g, z, *ours, scale, k1, k2, None if masked else shift)
         return _input_gradient(layer, dz, self.weights[layer.conv])
 
-    def _affine(self, layer: Layer) -> tuple[Tensor, Tensor]:
+    def affine(self, layer: Layer) -> tuple[Tensor, Tensor]:
         return self.scale[0, layer.place], self.shift[0, layer.place]
 
-    def _moments(self, layer: Layer) -> tuple[Tensor, Tensor]:
+    def moments(self, layer: Layer) -> tuple[Tensor, Tensor]:
         return self.mean[0, layer.place], self.inv[0, layer.place]
 
-    def _keep_sums(self, layer: Layer, dbeta: Tensor, dgamma: Tensor) -> None:
+    def keep_sums(self, layer: Layer, dbeta: Tensor, dgamma: Tensor) -> None:
         self.dbeta[0, layer.place], self.dgamma[0, layer.place] = dbeta, dgamma
 
     def _convolve_and_measure(self, layer: Layer, x: Tensor) -> Tensor:
@@ -164,7 +166,7 @@ class _Member(Program):
         return z
 
 
-def _row(tensor: Tensor, row: int) -> Tensor:
+def row_of(tensor: Tensor, row: int) -> Tensor:
     """Row `row` of a tensor with one row a member, or the one row that all members share."""
     return tensor[row : row + 1] if len(tensor) > 1 else tensor
 

@@ -1,54 +1,37 @@
-"""The passes in C++ (passes.cpp), compiled on this machine at first use and kept in the cache.
+"""The passes in C++ (passes.cpp). Where there is no compiler, and for what these do not take, they
+are those of twin.py: right, and slower."""
 
--march=native is what makes them fast, so no wheel could carry them. Without a compiler the passes
-are those of twin.py: right, and slower. So they are for tensors that these do not take.
-"""
-
-import atexit
 import ctypes
-import functools
-import hashlib
-import os
 import platform
-import shlex
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from gammabeta.cache import cache_folder
-from gammabeta.passes import twin
+from gammabeta.passes import compiled, twin
+from gammabeta.passes.compiled import Unavailable
 from gammabeta.passes.plain import plain
 
 _SOURCE = Path(__file__).with_name("passes.cpp")
-_FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-fopenmp", "-Wno-ignored-attributes")
 _NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 _MOST_CHANNELS = 2048  # what the accumulators on the stack hold
 
 
-class Unavailable(Exception):
-    """Why the compiled passes cannot be used here."""
-
-
-@functools.cache
 def library() -> ctypes.CDLL | Unavailable:
-    """The compiled passes, or the reason why there are none. Compiles once for each processor."""
-    try:
-        return _open(_compiled())
-    except Unavailable as reason:
-        return reason
-    except (OSError, subprocess.SubprocessError) as error:
-        return Unavailable(f"the C++ passes could not be compiled or loaded ({error})")
+    """The compiled passes, or the reason why there are none."""
+    return compiled.library(_SOURCE)
 
 
 def why_slow() -> str | None:
     """Why the compiled passes cannot be used on this machine's CPU, or None."""
     found = library()
     return str(found) if isinstance(found, Unavailable) else None
+
+
+def will_compile() -> bool:
+    """Whether the passes still have to be compiled here, which takes a while and happens once."""
+    return compiled.will_compile(_SOURCE)
 
 
 def supports(*tensors: Tensor | None, channel: Sequence[Tensor | None] = ()) -> bool:
@@ -158,95 +141,3 @@ def _call(name: str, shaped: Tensor, *arguments: Tensor | int | None) -> None:
     ]  # fmt: skip
     rows = ctypes.c_int64(shaped.numel() // channels)
     function(*values, rows, ctypes.c_int64(channels), ctypes.c_int(torch.get_num_threads()))
-
-
-def compiler() -> list[str]:
-    """The command that compiles: $CXX, or the one that is there. Raises Unavailable."""
-    given = shlex.split(os.environ.get("CXX", ""))
-    found = given or [name for name in ("g++", "c++") if shutil.which(name)][:1]
-    if not found:
-        raise Unavailable("no C++ compiler was found (g++ or $CXX)")
-    return found
-
-
-def will_compile() -> bool:
-    """Whether the passes still have to be compiled here, which takes a while and happens once."""
-    try:
-        return not _is_whole(cache_folder() / _name(compiler()))
-    except (Unavailable, OSError):
-        return False
-
-
-def _name(compiler: Sequence[str]) -> str:
-    mark = hashlib.sha256(_SOURCE.read_bytes())
-    mark.update(" ".join((*compiler, *_FLAGS, _processor())).encode())
-    return f"passes-{mark.hexdigest()[:16]}.so"
-
-
-def _compiled() -> Path:
-    """The library's path; compiles if it is not there, or not whole."""
-    found = compiler()
-    name = _name(found)
-    try:
-        folder = cache_folder()
-        folder.mkdir(parents=True, exist_ok=True)
-        target = folder / name
-        if _is_whole(target):
-            return target
-        _compile(found, target)
-    except PermissionError:  # a home that cannot be written: compile for this process alone
-        target = Path(tempfile.mkdtemp(prefix="gammabeta-")) / name
-        atexit.register(shutil.rmtree, target.parent, ignore_errors=True)
-        _compile(found, target)
-    return target
-
-
-def _compile(compiler: Sequence[str], target: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        # Not linked against an OpenMP library: it must use the threads that torch has.
-        made, unit = Path(folder, "passes.so"), Path(folder, "passes.o")
-        for command in (
-            [*compiler, *_FLAGS, "-c", str(_SOURCE), "-o", str(unit)],
-            [*compiler, "-shared", str(unit), "-o", str(made)],
-        ):
-            done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-            if done.returncode:
-                line = (done.stderr.strip().splitlines() or ["no message"])[0]
-                raise Unavailable(f"{compiler[0]} could not compile the C++ passes: {line}")
-        digest = hashlib.sha256(made.read_bytes()).hexdigest()
-        made.replace(target)
-        target.with_suffix(".sha256").write_text(digest)
-
-
-def _is_whole(library: Path) -> bool:
-    """Whether a kept library is what was compiled: loading a torn one kills the process."""
-    try:
-        digest = library.with_suffix(".sha256").read_text()
-        return hashlib.sha256(library.read_bytes()).hexdigest() == digest
-    except OSError:
-        return False
-
-
-def _open(path: Path) -> ctypes.CDLL:
-    _torch_openmp()
-    return ctypes.CDLL(str(path))
-
-
-def _torch_openmp() -> None:
-    """Make the OpenMP library that torch uses visible, so that there is one pool of threads."""
-    folder = Path(torch.__file__).parent / "lib"
-    beside = Path(torch.__file__).parents[1] / "torch.libs"
-    found = [*folder.glob("libgomp*.so*"), *beside.glob("libgomp*.so*")]
-    ctypes.CDLL(str(found[0]) if found else "libgomp.so.1", mode=ctypes.RTLD_GLOBAL)
-
-
-def _processor() -> str:
-    """What -march=native looks at: a cache folder may be shared by machines."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.machine()
-    told = [
-        line for line in lines if line.startswith(("flags", "Features", "CPU part", "model name"))
-    ]
-    return "\n".join([platform.machine(), *sorted(set(told))])

@@ -6,73 +6,12 @@
 // NaN passes through the ReLU: max(0, NaN) must not be 0, or a broken input would look healthy.
 // twin.py is the slow twin.
 
-#include <cmath>
-#include <cstdint>
-#include <cstring>
-#include <type_traits>
-#include <vector>
-#ifdef __AVX512F__
-#include <immintrin.h>
-#endif
+#include "lanes.h"
 
 namespace {
 
-constexpr int LANES = 16;
 constexpr int64_t CHUNK = 1024;  // rows
 constexpr int64_t BLOCK = 128;   // rows summed before they join the chunk's sum: rounding stays small
-
-typedef float V __attribute__((vector_size(64)));
-typedef int32_t I __attribute__((vector_size(64)));
-typedef uint32_t U __attribute__((vector_size(64)));
-typedef uint16_t H __attribute__((vector_size(32)));
-
-struct bf16 { uint16_t bits; };
-
-inline V load(const float* p) { V v; std::memcpy(&v, p, sizeof v); return v; }
-inline void store(float* p, V v) { std::memcpy(p, &v, sizeof v); }
-
-inline V load(const bf16* p) {
-  H h; std::memcpy(&h, p, sizeof h);
-  return (V)(__builtin_convertvector(h, U) << 16);
-}
-
-inline void store(bf16* p, V v) {  // to nearest, ties to even
-#ifdef __AVX512BF16__
-  __m256bh h = _mm512_cvtneps_pbh((__m512)v);
-  std::memcpy(p, &h, sizeof h);
-#else
-  U u = (U)v;
-  U rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
-  U quiet = (u >> 16) | 0x40;
-  U is_nan = (U)(v != v);
-  H h = __builtin_convertvector((rounded & ~is_nan) | (quiet & is_nan), H);
-  std::memcpy(p, &h, sizeof h);
-#endif
-}
-
-inline V all(float x) { return V{} + x; }
-
-inline uint16_t bits_of(I mask) {
-#ifdef __AVX512F__
-  return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask);
-#else
-  uint16_t out = 0;
-  for (int i = 0; i < LANES; i++) out |= (uint16_t)(mask[i] & 1) << i;
-  return out;
-#endif
-}
-
-inline V where(uint16_t bits, V v) {
-#ifdef __AVX512F__
-  return (V)_mm512_maskz_mov_ps(bits, (__m512)v);
-#else
-  I lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  I open = ((I{} + (int32_t)bits) >> lane) & 1;
-  return (V)((I)v & -open);
-#endif
-}
-
-inline V where(I mask, V v) { return (V)((I)v & mask); }
 
 struct Shape {
   int64_t rows, channels;
@@ -122,18 +61,10 @@ void measure(const T* z, float* mean, float* var, const Shape& shape) {
       store(&sums[(2 * k + 1) * C + v * LANES], s2[v] - s1[v] * shift);
     }
   });
-  for (int64_t c = 0; c < C; c++) {
-    double m = 0, m2 = 0, n = 0;
-    for (int64_t k = 0; k < shape.chunks(); k++) {
-      double nk = (double)((k + 1) * CHUNK < shape.rows ? CHUNK : shape.rows - k * CHUNK);
-      double d = sums[(2 * k) * C + c] - m, total = n + nk, own = sums[(2 * k + 1) * C + c];
-      m += d * (nk / total);
-      m2 += (own < 0 ? 0 : own) + d * d * (n * nk / total);
-      n = total;
-    }
-    mean[c] = (float)m;
-    var[c] = (float)(m2 / n);
-  }
+  auto rows_of = [&](int64_t k) {
+    return (k + 1) * CHUNK < shape.rows ? CHUNK : shape.rows - k * CHUNK;
+  };
+  merge(sums.data(), shape.chunks(), C, rows_of, mean, var);
 }
 
 // out = s z + t (+ skip, or + s2 skip + t2), then perhaps a ReLU; bits: [out > 0], one a value.
@@ -208,17 +139,7 @@ void sums(const T* g, const T* more, const T* z, const float* mean, const float*
       store(&partial[(3 * k + 2) * C + v * LANES], sum_b2[v]);
     }
   });
-  for (int64_t c = 0; c < C; c++) {
-    double a = 0, b = 0, b2 = 0;
-    for (int64_t k = 0; k < shape.chunks(); k++) {
-      a += partial[(3 * k) * C + c];
-      b += partial[(3 * k + 1) * C + c];
-      b2 += partial[(3 * k + 2) * C + c];
-    }
-    dbeta[c] = (float)a;
-    dgamma[c] = (float)b;
-    if (dgamma2) dgamma2[c] = (float)b2;
-  }
+  add_up(partial.data(), shape.chunks(), C, dbeta, dgamma, dgamma2);
 }
 
 // dz = s (u - k1 - x_hat k2), where u = g where s z + t > 0 if t is given, else g.
