@@ -16,7 +16,7 @@ from gammabeta.engine import graphs
 from gammabeta.engine.eager import EagerEngine
 from gammabeta.engine.fused import FusedEngine
 from gammabeta.engine.lean import LeanEngine
-from gammabeta.passes import native
+from gammabeta.passes import compiled
 
 
 class Tape(TorchDispatchMode):
@@ -56,8 +56,8 @@ def tapes(monkeypatch):
         made.append(Tape())
         return made[-1]
 
-    missing = native.Unavailable("calls from C++ would not be on the tape")
-    monkeypatch.setattr(native, "library", lambda: missing)
+    missing = compiled.Unavailable("calls from C++ would not be on the tape")
+    monkeypatch.setattr(compiled, "library", lambda source: missing)
     monkeypatch.setattr(graphs, "are_usable", lambda device: True)
     monkeypatch.setattr(graphs, "_aside", lambda learn, inputs: learn(*inputs))
     monkeypatch.setattr(torch.cuda, "CUDAGraph", make)
