@@ -20,6 +20,17 @@ TRAIN = ["train", "--data", "synthetic", "--model", "cifar_resnet_8_4", "--epoch
          "--subsample", "64", "--test-subsample", "32", "--batch-size", "32"]  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def _heard():
+    """As in a terminal: under nohup, or in the background of a script, signals are ignored."""
+    usual = {"SIGINT": signal.default_int_handler, "SIGTERM": signal.SIG_DFL,
+             "SIGHUP": signal.SIG_DFL}  # fmt: skip
+    before = {name: signal.signal(getattr(signal, name), each) for name, each in usual.items()}
+    yield
+    for name, each in before.items():
+        signal.signal(getattr(signal, name), each)
+
+
 @pytest.mark.parametrize("start", ["module", "script", "library"])
 def test_ctrl_c_while_torch_is_imported(start, tmp_path):
     """A torch that takes for ever stands in for the real one, so that the moment is sure."""
