@@ -36,25 +36,48 @@ template <class E> struct Taps {
   int32_t at[9];
 };
 
-inline V spread(float x) { return V{x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
+// A vector as wide as a register: of a wider one the compiler keeps the sums in memory.
+#if defined(__AVX512F__)
+constexpr int WIDE = 16;
+#elif defined(__AVX__)
+constexpr int WIDE = 8;
+#else
+constexpr int WIDE = 4;
+#endif
+typedef float W __attribute__((vector_size(4 * WIDE)));
+
+inline W load_wide(const float* p) { W w; std::memcpy(&w, p, sizeof w); return w; }
+inline void store_wide(float* p, W w) { std::memcpy(p, &w, sizeof w); }
+
+inline W spread(float x) {
+#if defined(__AVX512F__)
+  return W{x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x};
+#elif defined(__AVX__)
+  return W{x, x, x, x, x, x, x, x};
+#else
+  return W{x, x, x, x};
+#endif
+}
+
+template <int N> using Sums = W[PIXELS][N * LANES / WIDE];
 
 template <int N, int STEP>
-inline void accumulate(const Taps<float>& taps, int channels, int step, V (&sum)[PIXELS][N]) {
+inline void accumulate(const Taps<float>& taps, int channels, int step, Sums<N>& sum) {
   const float* w = taps.weight;
   for (int t = 0; t < taps.count; t++) {
     const float* x = taps.in + taps.at[t];
     for (int c = 0; c < channels; c++, w += N * LANES)
 #pragma GCC unroll 8
       for (int p = 0; p < PIXELS; p++) {
-        const V value = spread(x[p * (STEP ? STEP : step) + c]);
-        for (int v = 0; v < N; v++) sum[p][v] += value * load(w + v * LANES);
+        const W value = spread(x[p * (STEP ? STEP : step) + c]);
+        for (int v = 0; v < N * LANES / WIDE; v++) sum[p][v] += value * load_wide(w + v * WIDE);
       }
   }
 }
 
 #ifdef __AVX512BF16__
 template <int N, int STEP>
-inline void accumulate(const Taps<bf16>& taps, int channels, int step, V (&sum)[PIXELS][N]) {
+inline void accumulate(const Taps<bf16>& taps, int channels, int step, Sums<N>& sum) {
   const bf16* w = taps.weight;
   for (int t = 0; t < taps.count; t++) {
     const bf16* x = taps.in + taps.at[t];
@@ -67,7 +90,7 @@ inline void accumulate(const Taps<bf16>& taps, int channels, int step, V (&sum)[
         std::memcpy(&pair, x + p * (STEP ? STEP : step) + c, sizeof pair);
         const __m512bh value = (__m512bh)_mm512_set1_epi32(pair);
         for (int v = 0; v < N; v++)
-          sum[p][v] = (V)_mm512_dpbf16_ps((__m512)sum[p][v], value, weights[v]);
+          sum[p][v] = (W)_mm512_dpbf16_ps((__m512)sum[p][v], value, weights[v]);
       }
     }
   }
@@ -78,12 +101,13 @@ inline void accumulate(const Taps<bf16>& taps, int channels, int step, V (&sum)[
 // one output pixel's place to the next, a constant where it is usual, so that addresses cost nothing.
 template <class E, int N, int STEP>
 void tile(const Taps<E>* taps, int sets, int channels, int step, float* out) {
-  V sum[PIXELS][N];
+  constexpr int parts = N * LANES / WIDE;
+  Sums<N> sum;
   for (int p = 0; p < PIXELS; p++)
-    for (int v = 0; v < N; v++) sum[p][v] = V{};
+    for (int v = 0; v < parts; v++) sum[p][v] = W{};
   for (int k = 0; k < sets; k++) accumulate<N, STEP>(taps[k], channels, step, sum);
   for (int p = 0; p < PIXELS; p++)
-    for (int v = 0; v < N; v++) store(out + (p * N + v) * LANES, sum[p][v]);
+    for (int v = 0; v < parts; v++) store_wide(out + (p * parts + v) * WIDE, sum[p][v]);
 }
 
 template <class E> using Tile = void (*)(const Taps<E>*, int, int, int, float*);
@@ -259,16 +283,18 @@ void convolve_by_tiles(const Kernel& k, int64_t group, const float* frame, const
     if (group == 0)  // kept for the other groups
       for (int p = 0; p < PIXELS; p++) {
         const int64_t y = (first + p) / row * 2, x = (first + p) % row * 2;
-        for (int64_t c = 0; c < C; c += LANES) {
-          V half[4][4], column[4], d[4];
+        for (int64_t c = 0; c < C; c += WIDE) {
+          W half[4][4], column[4], d[4];
           for (int i = 0; i < 4; i++) {
-            for (int j = 0; j < 4; j++) d[j] = load(frame + ((y + i) * k.pitch() + x + j) * C + c);
+            for (int j = 0; j < 4; j++)
+              d[j] = load_wide(frame + ((y + i) * k.pitch() + x + j) * C + c);
             transform_row(d, half[i]);
           }
           for (int j = 0; j < 4; j++) {
             for (int i = 0; i < 4; i++) d[i] = half[i][j];
             transform_row(d, column);
-            for (int i = 0; i < 4; i++) store(image + ((i * 4 + j) * PIXELS + p) * C + c, column[i]);
+            for (int i = 0; i < 4; i++)
+              store_wide(image + ((i * 4 + j) * PIXELS + p) * C + c, column[i]);
           }
         }
       }
@@ -278,18 +304,19 @@ void convolve_by_tiles(const Kernel& k, int64_t group, const float* frame, const
       taps.weight = weight + (group * 16 + at) * C * N * LANES;
       run(&taps, 1, (int)C, (int)C, products[at]);
     }
+    constexpr int parts = N * LANES / WIDE;
     for (int p = 0; p < PIXELS; p++)
-      for (int v = 0; v < N; v++) {
-        V half[2][4];
+      for (int v = 0; v < parts; v++) {
+        W half[2][4];
         for (int j = 0; j < 4; j++) {
-          V m[4];
-          for (int i = 0; i < 4; i++) m[i] = load(products[i * 4 + j] + (p * N + v) * LANES);
+          W m[4];
+          for (int i = 0; i < 4; i++) m[i] = load_wide(products[i * 4 + j] + (p * parts + v) * WIDE);
           half[0][j] = m[0] + m[1] + m[2], half[1][j] = m[1] - m[2] - m[3];
         }
         for (int i = 0; i < 2; i++) {
-          float* to = out + (((p / across * 2 + i) * across + p % across) * 2 * N + v) * LANES;
-          store(to, half[i][0] + half[i][1] + half[i][2]);
-          store(to + N * LANES, half[i][1] - half[i][2] - half[i][3]);
+          float* to = out + (((p / across * 2 + i) * across + p % across) * 2 * parts + v) * WIDE;
+          store_wide(to, half[i][0] + half[i][1] + half[i][2]);
+          store_wide(to + N * LANES, half[i][1] - half[i][2] - half[i][3]);
         }
       }
     for (int64_t from = 0; from < 4 * PIXELS; from += PIXELS)
