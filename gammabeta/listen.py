@@ -24,6 +24,7 @@ from gammabeta.display import (
     spec_values,
     subset_table,
 )
+from gammabeta.fused import direct
 from gammabeta.run import Ended, Event, Start
 from gammabeta.spec import RunSpec, differing
 from gammabeta.store import RunFolder
@@ -58,7 +59,7 @@ class TrainDisplay:
         self.skipped = 0.0  # share of all the work that was there already
 
     def __enter__(self) -> "TrainDisplay":
-        if self.console.is_terminal and passes.will_compile():
+        if self.console.is_terminal and (passes.will_compile() or direct.will_compile()):
             self.console.print("compiling for this processor, once: some seconds")
         return self
 

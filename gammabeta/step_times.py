@@ -23,10 +23,11 @@ from gammabeta import passes
 from gammabeta.cache import cache_folder
 from gammabeta.disk import decode_json, encode_json, replace_file
 from gammabeta.environment import hardware
+from gammabeta.fused import direct
 from gammabeta.spec import RunSpec
 from gammabeta.version import __version__
 
-_FORMAT = 2
+_FORMAT = 3
 _OLDEST = 86400.0  # seconds
 _OLDEST_BUSY = 600.0
 BUSY = 0.25  # of the processors
@@ -58,7 +59,7 @@ def step_key(spec: RunSpec, engine: str, device: torch.device) -> dict[str, Any]
     return {
         "format": _FORMAT, "spec": spec.to_dict(), "engine": engine, "device": str(device),
         "hardware": hardware(device), "threads": torch.get_num_threads(),
-        "slow": passes.why_slow() if device.type == "cpu" else None,
+        "slow": (passes.why_slow() or direct.why_slow()) if device.type == "cpu" else None,
         "torch": torch.__version__, "gammabeta": __version__,
     }  # fmt: skip
 

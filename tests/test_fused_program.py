@@ -126,11 +126,12 @@ def test_an_input_that_is_no_number_shows_on_a_cpu_too(program, dtype):
     assert made.step(images.to(dtype), labels)[0].isnan().all()
 
 
-def test_a_dead_channel_gets_no_gradient():
+@pytest.mark.parametrize("beta", [-0.1, 0.0])
+def test_a_dead_channel_gets_no_gradient(beta):
     """gamma = 0 and beta <= 0 before a ReLU: its mask is empty (an identity for any data)."""
     for program in (Program, NativeProgram, DirectProgram):
         (model,) = networks("cifar_resnet_8_16", [0])
-        model.blocks[0].bn1.weight.data[3], model.blocks[0].bn1.bias.data[3] = 0, -0.1
+        model.blocks[0].bn1.weight.data[3], model.blocks[0].bn1.bias.data[3] = 0, beta
         made = program_of([model], program)
         images, labels = batch(1, 4)
         made.step(images.float(), labels)

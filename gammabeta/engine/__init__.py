@@ -13,6 +13,7 @@ from gammabeta.engine.interface import Engine
 from gammabeta.engine.lean import LeanEngine
 from gammabeta.environment import launched
 from gammabeta.errors import InputError, suggest
+from gammabeta.fused import direct
 from gammabeta.spec import RunSpec
 
 __all__ = [
@@ -52,7 +53,9 @@ def choose_engine(
     if slow is not None:
         return EagerEngine, slow
     if why_not_fused is None:
-        return FusedEngine, "the fastest for this network and subset"
+        slower = direct.why_slow()
+        by = "" if slower is None else f", by torch's convolutions: {slower}"
+        return FusedEngine, f"the fastest for this network and subset{by}"
     return LeanEngine, f"not fused: {why_not_fused}"
 
 

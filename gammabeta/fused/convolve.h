@@ -1,8 +1,8 @@
 // Direct convolution of one staged image, and Winograd's, on a CPU.
 //
 // A staged image is (H + 2, W + 2, C): framed by one pixel of zeros, small enough for the cache.
-// Sixteen output channels of neighbouring pixels are summed in registers over all taps and input
-// channels. The gradient at a convolution's input is the same walk over the gradient at its output,
+// Sixteen output channels, or 32, of neighbouring pixels are summed in registers over all taps and
+// input channels. The gradient at a convolution's input is the same walk over the gradient at its output,
 // with the taps mirrored; at stride 2 each phase of its pixels (row and column even or odd) meets taps
 // of its own.
 
@@ -24,7 +24,6 @@ constexpr int PIXELS = 8, MOST = 2;
 #else
 constexpr int PIXELS = 4, MOST = 1;
 #endif
-constexpr int MOST_WIDE = 128;  // vectors in a pixel: direct.py asks
 
 inline int vectors(int64_t outputs) { return outputs % (MOST * LANES) ? 1 : MOST; }
 
@@ -161,14 +160,17 @@ struct Kernel {
   int64_t staged() const { return pitch() * pitch() * wide(); }
   int64_t groups() const { return channels_out() / (LANES * vectors(channels_out())); }
 
-  // Whether PIXELS outputs of 2 x 2 pixels are made at once (below): in fp32 only, for the values in
-  // between would lose too much in bf16.
+  // Whether PIXELS outputs of 2 x 2 pixels are made at once (below): where fp32 is multiplied, for
+  // in bf16 the values in between would lose too much.
   template <class E> bool winograd() const {
     const int64_t row = size / 2;
     return std::is_same_v<E, float> && taps == 3 && stride == 1 && channels_in() % LANES == 0 &&
            size % 2 == 0 && (row % PIXELS == 0 || PIXELS % row == 0) && row * row % PIXELS == 0;
   }
-  template <class E> int64_t transformed() const { return winograd<E>() ? (groups() == 1 ? PIXELS * 4 : size * size) * 4 * wide() : 0; }
+  template <class E> int64_t transformed() const {  // values; those of one tile where one is enough
+    if (!winograd<E>()) return 0;
+    return (groups() == 1 ? PIXELS * 4 : size * size) * 4 * wide();
+  }
   template <class E> int64_t weights() const {
     return (winograd<E>() ? 16 : taps * taps) * wide() * channels_out();
   }

@@ -3,7 +3,8 @@
 //
 // Images are (N, H, W, C), contiguous, C a multiple of 16 (the network's input excepted), fp32 or
 // bf16. One image at a time is staged: normalised, or turned into dz. Sums are made image by image and
-// merged in order, so the number of threads changes nothing. program.py is the slow twin.
+// merged in order, so the number of threads changes nothing. program.py is the slow twin. Memory that
+// cannot be had ends the process: no exception leaves a parallel region.
 
 #include "convolve.h"
 
@@ -84,16 +85,6 @@ inline void copy(float* to, bf16 x) {
   std::memcpy(to, &bits, sizeof bits);
 }
 
-// body(vectors in a pixel), a constant where it is usual, so that coefficients stay in registers.
-template <class Body> void with_width(int64_t channels, Body body) {
-  switch (channels) {
-    case 16: return body(std::integral_constant<int, 1>{});
-    case 32: return body(std::integral_constant<int, 2>{});
-    case 64: return body(std::integral_constant<int, 4>{});
-    default: return body((int)(channels / LANES));
-  }
-}
-
 // Fills the frame with value(place in the image, vector in the pixel), of size x size pixels.
 template <class T, class E, class Width, class Value>
 void fill(E* frame, int64_t pitch, int64_t size, Width vectors, Value value) {
@@ -122,12 +113,12 @@ void stage_input(const Forward& f, const Kernel& k, int64_t n, E* frame) {
   uint16_t* bits = f.bits ? f.bits + first / LANES : nullptr;
   with_width(C, [&](auto vectors) {
     const int width = vectors;
-    V scale[MOST_WIDE], shift[MOST_WIDE], scale2[MOST_WIDE];
+    V scale[MOST_WIDE], shift[MOST_WIDE], scale2[MOST_WIDE], shift2[MOST_WIDE];
     for (int v = 0; v < width; v++) {
       scale[v] = load(f.norm->scale + v * LANES), shift[v] = load(f.norm->shift + v * LANES);
       if (!f.skip_norm) continue;
       scale2[v] = load(f.skip_norm->scale + v * LANES);
-      shift[v] += load(f.skip_norm->shift + v * LANES);
+      shift2[v] = load(f.skip_norm->shift + v * LANES);
     }
     auto put = [&](auto join) {
       fill<T>(frame, k.pitch(), size, vectors, [&](int64_t at, int v) {
@@ -142,7 +133,8 @@ void stage_input(const Forward& f, const Kernel& k, int64_t n, E* frame) {
         return x;
       });
     };
-    if (f.skip_norm) put([&](V y, int64_t at, int v) { return y + load(skip + at) * scale2[v]; });
+    if (f.skip_norm)
+      put([&](V y, int64_t at, int v) { return y + (load(skip + at) * scale2[v] + shift2[v]); });
     else if (skip) put([&](V y, int64_t at, int) { return y + load(skip + at); });
     else put([](V y, int64_t, int) { return y; });
   });
@@ -228,18 +220,19 @@ inline void settle(const std::vector<float>& partial, const Convolution& layer, 
 
 template <class T> void forward(const Forward& f, int threads) {
   typedef typename Of<T>::Element E;
-  const Kernel main = kernel(f.layer, false, f.layer.taps), side = kernel(f.layer, false, f.side_taps);
+  const Kernel own = kernel(f.layer, false, f.layer.taps);
+  const Kernel side = kernel(f.layer, false, f.side_taps);
   const int64_t images = f.layer.images, C = f.layer.outputs;
   std::vector<float> sums(f.own ? images * 2 * C : 0), side_sums(f.side_own ? images * 2 * C : 0);
 #pragma omp parallel num_threads(threads)
   {
-    std::vector<E> frame(main.staged());
-    std::vector<float> inputs(main.transformed<E>());
+    std::vector<E> frame(own.staged());
+    std::vector<float> inputs(own.transformed<E>());
 #pragma omp for schedule(static)
     for (int64_t n = 0; n < images; n++) {
-      stage_input<T>(f, main, n, frame.data());
+      stage_input<T>(f, own, n, frame.data());
       with_vectors(C, [&](auto N) {
-        write_output<N>(main, n, frame.data(), (const E*)f.weight, inputs.data(), (T*)f.z,
+        write_output<N>(own, n, frame.data(), (const E*)f.weight, inputs.data(), (T*)f.z,
                         f.own ? sums.data() : nullptr);
         if (f.side)
           write_output<N>(side, n, frame.data(), (const E*)f.side_weight, inputs.data(), (T*)f.side,
@@ -306,20 +299,20 @@ void write_gradient(const Backward& b, const Kernel& k, const Kernel& side, int6
 
 template <class T> void backward(const Backward& b, int threads) {
   typedef typename Of<T>::Element E;
-  const Kernel main = kernel(b.layer, true, b.layer.taps), side = kernel(b.layer, true, b.side_taps);
+  const Kernel own = kernel(b.layer, true, b.layer.taps), side = kernel(b.layer, true, b.side_taps);
   const int64_t images = b.layer.images, C = b.layer.inputs;
   std::vector<float> sums(images * 3 * C);
 #pragma omp parallel num_threads(threads)
   {
-    std::vector<E> frame(main.staged()), side_frame(b.side.u ? side.staged() : 0);
-    std::vector<float> inputs(main.transformed<E>());
+    std::vector<E> frame(own.staged()), side_frame(b.side.u ? side.staged() : 0);
+    std::vector<float> inputs(own.transformed<E>());
     E* beside = b.side.u ? side_frame.data() : nullptr;
 #pragma omp for schedule(static)
     for (int64_t n = 0; n < images; n++) {
-      stage_gradient<T>(b.main, main, images, n, frame.data());
+      stage_gradient<T>(b.main, own, images, n, frame.data());
       if (beside) stage_gradient<T>(b.side, side, images, n, beside);
       with_vectors(C, [&](auto N) {
-        write_gradient<N, T>(b, main, side, n, frame.data(), beside, inputs.data(), sums.data());
+        write_gradient<N, T>(b, own, side, n, frame.data(), beside, inputs.data(), sums.data());
       });
     }
   }
@@ -331,7 +324,8 @@ template <class T> void backward(const Backward& b, int threads) {
 
 #define BOTH(T, NAME)                                                                              \
   int64_t packed_bytes_##NAME(const Convolution* layer, int back) {                                \
-    return kernel(*layer, back, layer->taps).weights<Of<T>::Element>() * (int64_t)sizeof(Of<T>::Element);          \
+    typedef Of<T>::Element E;                                                                      \
+    return kernel(*layer, back, layer->taps).weights<E>() * (int64_t)sizeof(E);                    \
   }                                                                                                \
   void pack_##NAME(const Convolution* layer, int back, const float* from, void* to) {              \
     kernel(*layer, back, layer->taps).pack(from, (Of<T>::Element*)to);                             \

@@ -14,8 +14,6 @@ from gammabeta.passes import compiled
 SOURCE = Path(__file__).with_name("direct.cpp")
 Given = Tensor | ctypes.Structure | int | None
 Gradient = Mapping[str, Tensor | ctypes.Structure]
-_MOST_CHANNELS = 2048  # what the coefficients on the stack hold
-_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 
 
 def _structure(name: str, *fields: tuple[str, type]) -> type[ctypes.Structure]:
@@ -57,15 +55,25 @@ _Backward = _structure(
 )
 
 
+def why_slow() -> str | None:
+    """Why they cannot be used on this machine's CPU, or None."""
+    return compiled.why_not(SOURCE)
+
+
+def will_compile() -> bool:
+    """Whether they still have to be compiled here."""
+    return compiled.will_compile(SOURCE)
+
+
 def takes(plan: Plan, dtype: torch.dtype) -> bool:
     """Whether a program of this plan and type can have them: they are compiled here, and every
     layer has channels in sixteens and rows that are a multiple of what they do at once."""
     library = compiled.library(SOURCE)
-    if isinstance(library, compiled.Unavailable) or dtype not in _NAMES:
+    if isinstance(library, compiled.Unavailable) or dtype not in compiled.NAMES:
         return False
     return all(
         layer.channels % 16 == 0
-        and layer.channels <= _MOST_CHANNELS
+        and layer.channels <= compiled.MOST_CHANNELS
         and layer.size % library.pixels() == 0
         and layer.kernel in (1, 3)
         for layer in plan.layers
@@ -145,6 +153,6 @@ def _run(name: str, shaped: Tensor, call: ctypes.Structure) -> None:
 def _function(name: str, dtype: torch.dtype, result: type | None = None) -> Any:
     library = compiled.library(SOURCE)
     assert isinstance(library, ctypes.CDLL)
-    function = getattr(library, f"{name}_{_NAMES[dtype]}")
+    function = getattr(library, f"{name}_{compiled.NAMES[dtype]}")
     function.restype = result
     return function

@@ -27,6 +27,13 @@ class DirectProgram(NativeProgram):
             }
             for back in (False, True)
         }
+        rows = [
+            {name: getattr(self, name)[row] for name in direct.BUFFERS}
+            for row in range(self.members)
+        ]
+        self.norms = [
+            {layer.conv: direct.norm(layer, row) for layer in plan.layers} for row in rows
+        ]
 
     def member(self, row: int, stem: Stem | None) -> Member:
         return DirectMember(self, row, stem)
@@ -39,8 +46,7 @@ class DirectMember(Member):
             {conv: row_of(packed, row)[0] for conv, packed in whole.packed[back].items()}
             for back in (False, True)
         )
-        buffers = {name: getattr(self, name)[0] for name in direct.BUFFERS}
-        self.norms = {layer.conv: direct.norm(layer, buffers) for layer in self.plan.layers}
+        self.norms = whole.norms[row]
 
     def first(self, images: Tensor) -> Tensor:
         if self.stem is not None:

@@ -82,7 +82,7 @@ class Member(Program):
         return a, positive, z1, self._convolve_and_measure(block.shortcut, a)
 
     def middle(self, block: Block, z1: Tensor) -> Tensor:
-        h, _ = passes.normalise(z1, *self.affine(block.first), relu=True, keep=False)
+        h, _ = passes.normalise(z1, *self._affine(block.first), relu=True, keep=False)
         return self._convolve_and_measure(block.second, h)
 
     def leave(self, join: Join) -> Tensor:
@@ -95,11 +95,11 @@ class Member(Program):
 
     def middle_backward(self, block: Block, u: Tensor, kept: Kept) -> Tensor:
         dh = self._through(block.second, u, kept.z2)
-        scale, shift = self.affine(block.first)
+        scale, shift = self._affine(block.first)
         dbeta, dgamma, _, _ = passes.sums(
-            dh, kept.z1, *self.moments(block.first), opened=(scale, shift)
+            dh, kept.z1, *self._moments(block.first), opened=(scale, shift)
         )
-        self.keep_sums(block.first, dbeta, dgamma)
+        self._keep_sums(block.first, dbeta, dgamma)
         return dh  # not masked: the next pass recomputes the mask as it reads z1 anyway
 
     def enter_backward(self, block: Block, v: Tensor, u: Tensor, kept: Kept) -> Tensor:
@@ -115,9 +115,9 @@ class Member(Program):
         skip = join.skip
         affine: tuple[Tensor, ...] = ()
         if join.shortcut is not None:
-            skip, affine = join.z_shortcut, self.affine(join.shortcut)
+            skip, affine = join.z_shortcut, self._affine(join.shortcut)
         a, bits = passes.normalise(
-            join.z, *self.affine(join.layer), skip, *affine, relu=True, keep=self.training
+            join.z, *self._affine(join.layer), skip, *affine, relu=True, keep=self.training
         )
         return a, a if bits is None else bits
 
@@ -128,35 +128,35 @@ class Member(Program):
         shortcut = None
         if join.shortcut is not None:
             assert join.z_shortcut is not None
-            shortcut = (join.z_shortcut, *self.moments(join.shortcut))
+            shortcut = (join.z_shortcut, *self._moments(join.shortcut))
         dbeta, dgamma, second, u = passes.sums(
-            gradient, join.z, *self.moments(join.layer),
+            gradient, join.z, *self._moments(join.layer),
             opened=bits, more=skip, shortcut=shortcut, keep=True,
         )  # fmt: skip
-        self.keep_sums(join.layer, dbeta, dgamma)
+        self._keep_sums(join.layer, dbeta, dgamma)
         if join.shortcut is not None:
             assert second is not None
-            self.keep_sums(join.shortcut, dbeta, second)
+            self._keep_sums(join.shortcut, dbeta, second)
         assert u is not None
         return u
 
     def _through(self, layer: Layer, g: Tensor, z: Tensor, masked: bool = True) -> Tensor:
         """From the gradient at a BatchNorm's output to that at its convolution's input. masked:
         the ReLU behind it has been applied to g; else it is recomputed from z."""
-        scale, shift = self.affine(layer)
+        scale, shift = self._affine(layer)
         n = z.numel() // layer.channels
         k1, k2 = self.dbeta[0, layer.place] / n, self.dgamma[0, layer.place] / n
-        ours = self.moments(layer)
+        ours = self._moments(layer)
         dz = passes.input_gradient(g, z, *ours, scale, k1, k2, None if masked else shift)
         return _input_gradient(layer, dz, self.weights[layer.conv])
 
-    def affine(self, layer: Layer) -> tuple[Tensor, Tensor]:
+    def _affine(self, layer: Layer) -> tuple[Tensor, Tensor]:
         return self.scale[0, layer.place], self.shift[0, layer.place]
 
-    def moments(self, layer: Layer) -> tuple[Tensor, Tensor]:
+    def _moments(self, layer: Layer) -> tuple[Tensor, Tensor]:
         return self.mean[0, layer.place], self.inv[0, layer.place]
 
-    def keep_sums(self, layer: Layer, dbeta: Tensor, dgamma: Tensor) -> None:
+    def _keep_sums(self, layer: Layer, dbeta: Tensor, dgamma: Tensor) -> None:
         self.dbeta[0, layer.place], self.dgamma[0, layer.place] = dbeta, dgamma
 
     def _convolve_and_measure(self, layer: Layer, x: Tensor) -> Tensor:

@@ -25,6 +25,10 @@ _SHARED = Path(__file__).parent  # a source finds the headers there, and those b
 _FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-fopenmp", "-Wno-ignored-attributes")
 
 
+NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16"}  # what a source's functions end with
+MOST_CHANNELS = 2048  # MOST_WIDE in lanes.h
+
+
 class Unavailable(Exception):
     """Why a source cannot be used here."""
 
@@ -38,6 +42,12 @@ def library(source: Path) -> ctypes.CDLL | Unavailable:
         return reason
     except (OSError, subprocess.SubprocessError) as error:
         return Unavailable(f"{source.name} could not be compiled or loaded ({error})")
+
+
+def why_not(source: Path) -> str | None:
+    """Why a source cannot be used on this machine, or None."""
+    found = library(source)
+    return str(found) if isinstance(found, Unavailable) else None
 
 
 def will_compile(source: Path) -> bool:

@@ -15,6 +15,7 @@
 namespace {
 
 constexpr int LANES = 16;
+constexpr int MOST_WIDE = 128;  // vectors in a row of channels: what arrays on the stack hold
 
 typedef float V __attribute__((vector_size(64)));
 typedef int32_t I __attribute__((vector_size(64)));
@@ -68,6 +69,16 @@ inline V where(uint16_t bits, V v) {
 }
 
 inline V where(I mask, V v) { return (V)((I)v & mask); }
+
+// body(vectors in a row), a constant where it is usual, so that coefficients stay in registers.
+template <class Body> void with_width(int64_t channels, Body body) {
+  switch (channels) {
+    case 16: return body(std::integral_constant<int, 1>{});
+    case 32: return body(std::integral_constant<int, 2>{});
+    case 64: return body(std::integral_constant<int, 4>{});
+    default: return body((int)(channels / LANES));
+  }
+}
 
 // Means and sums of squares around them (2 x channels a part), of parts with rows_of(part) rows each,
 // to mean and biased variance: Chan's formula, in double precision and in order.

@@ -14,8 +14,6 @@ from gammabeta.passes.compiled import Unavailable
 from gammabeta.passes.plain import plain
 
 _SOURCE = Path(__file__).with_name("passes.cpp")
-_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
-_MOST_CHANNELS = 2048  # what the accumulators on the stack hold
 
 
 def library() -> ctypes.CDLL | Unavailable:
@@ -25,8 +23,7 @@ def library() -> ctypes.CDLL | Unavailable:
 
 def why_slow() -> str | None:
     """Why the compiled passes cannot be used on this machine's CPU, or None."""
-    found = library()
-    return str(found) if isinstance(found, Unavailable) else None
+    return compiled.why_not(_SOURCE)
 
 
 def will_compile() -> bool:
@@ -41,8 +38,8 @@ def supports(*tensors: Tensor | None, channel: Sequence[Tensor | None] = ()) -> 
         return False
     first = tensors[0]
     assert first is not None
-    few = 0 < first.shape[-1] <= _MOST_CHANNELS
-    return few and plain(tensors, channel, "cpu", _NAMES, multiple=16)
+    few = 0 < first.shape[-1] <= compiled.MOST_CHANNELS
+    return few and plain(tensors, channel, "cpu", compiled.NAMES, multiple=16)
 
 
 def measure(z: Tensor) -> tuple[Tensor, Tensor]:
@@ -132,7 +129,7 @@ def keep_freed_memory() -> None:
 def _call(name: str, shaped: Tensor, *arguments: Tensor | int | None) -> None:
     opened = library()
     assert isinstance(opened, ctypes.CDLL)
-    function = getattr(opened, f"{name}_{_NAMES[shaped.dtype]}")
+    function = getattr(opened, f"{name}_{compiled.NAMES[shaped.dtype]}")
     channels = shaped.shape[-1]
     values = [
         ctypes.c_int(each) if isinstance(each, int)

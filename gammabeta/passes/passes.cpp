@@ -19,18 +19,12 @@ struct Shape {
   int64_t chunks() const { return (rows + CHUNK - 1) / CHUNK; }
 };
 
-// body(first row, last row, chunk). The number of vectors in a row is a constant where it is small,
-// so that a row's coefficients stay in registers.
+// body(first row, last row, chunk, vectors in a row)
 template <class Body> void each_chunk(const Shape& shape, Body body) {
 #pragma omp parallel for schedule(static) num_threads(shape.threads)
   for (int64_t k = 0; k < shape.chunks(); k++) {
     int64_t from = k * CHUNK, to = from + CHUNK < shape.rows ? from + CHUNK : shape.rows;
-    switch (shape.channels) {
-      case 16: body(from, to, k, std::integral_constant<int, 1>{}); break;
-      case 32: body(from, to, k, std::integral_constant<int, 2>{}); break;
-      case 64: body(from, to, k, std::integral_constant<int, 4>{}); break;
-      default: body(from, to, k, (int)(shape.channels / LANES));
-    }
+    with_width(shape.channels, [&](auto vectors) { body(from, to, k, vectors); });
   }
 }
 
@@ -42,7 +36,7 @@ void measure(const T* z, float* mean, float* var, const Shape& shape) {
   std::vector<float> sums(shape.chunks() * 2 * C);
   each_chunk(shape, [&](int64_t from, int64_t to, int64_t k, auto vectors) {
     const int n = vectors;
-    V s1[128], s2[128], b1[128], b2[128], c[128];
+    V s1[MOST_WIDE], s2[MOST_WIDE], b1[MOST_WIDE], b2[MOST_WIDE], c[MOST_WIDE];
     for (int v = 0; v < n; v++) s1[v] = s2[v] = V{}, c[v] = load(z + from * C + v * LANES);
     for (int64_t start = from; start < to; start += BLOCK) {
       for (int v = 0; v < n; v++) b1[v] = b2[v] = V{};
@@ -105,7 +99,7 @@ void sums(const T* g, const T* more, const T* z, const float* mean, const float*
   std::vector<float> partial(shape.chunks() * 3 * C);
   each_chunk(shape, [&](int64_t from, int64_t to, int64_t k, auto vectors) {
     const int n = vectors;
-    V sum_a[128], sum_b[128], sum_b2[128], a[128], b[128], b2[128];
+    V sum_a[MOST_WIDE], sum_b[MOST_WIDE], sum_b2[MOST_WIDE], a[MOST_WIDE], b[MOST_WIDE], b2[MOST_WIDE];
     for (int v = 0; v < n; v++) sum_a[v] = sum_b[v] = sum_b2[v] = V{};
     auto run = [&](auto value) {
       for (int64_t start = from; start < to; start += BLOCK) {
