@@ -15,6 +15,7 @@ from gammabeta.engine.eager import EagerEngine
 from gammabeta.engine.fused import FusedEngine
 from gammabeta.engine.lean import LeanEngine
 from gammabeta.errors import InputError
+from gammabeta.fused import direct
 
 
 def plain_loop(spec, data, epochs):
@@ -268,7 +269,11 @@ def test_choosing_an_engine(monkeypatch):
     assert choose("eager")[0] is EagerEngine
     assert choose("lean")[0] is LeanEngine
     monkeypatch.setattr(passes, "why_slow", lambda: None)
+    monkeypatch.setattr(direct, "why_slow", lambda: None)
+    assert choose("auto") == (FusedEngine, "the fastest for this network and subset")
+    monkeypatch.setattr(direct, "why_slow", lambda: "half a compiler")
     assert choose("auto")[0] is FusedEngine
+    assert choose("auto")[1].endswith("by torch's convolutions: half a compiler")
     other, why = choose("auto", SMALL.replace(trainable="all"))
     assert other is LeanEngine
     assert "not all" in why

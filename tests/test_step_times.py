@@ -19,7 +19,8 @@ SPEC = RunSpec(model="cifar_resnet_14", data="synthetic", trainable="bn")
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(step_times, "cache_folder", lambda: tmp_path / "cache")
-    monkeypatch.setattr(step_times.passes, "why_slow", lambda: None)  # compiles nothing
+    for compiled in (step_times.passes, step_times.direct):
+        monkeypatch.setattr(compiled, "why_slow", lambda: None)  # compiles nothing
     kept_busy(monkeypatch, 0.0)
 
 
@@ -88,6 +89,8 @@ def elsewhere(monkeypatch, what):
         monkeypatch.setattr(step_times, "__version__", "99")
     elif what == "compiler":
         monkeypatch.setattr(step_times.passes, "why_slow", lambda: "no compiler")
+    elif what == "half a compiler":
+        monkeypatch.setattr(step_times.direct, "why_slow", lambda: "no compiler")
     elif what == "a day":
         later(monkeypatch, 90000)
     elif what == "a clock set back":
@@ -95,7 +98,7 @@ def elsewhere(monkeypatch, what):
 
 
 @pytest.mark.parametrize("what", ["hardware", "threads", "torch", "gammabeta", "compiler", "a day",
-                                  "a clock set back", "engine"])  # fmt: skip
+                                  "half a compiler", "a clock set back", "engine"])  # fmt: skip
 def test_nothing_is_taken_from_elsewhere(monkeypatch, what):
     timed = Timed(monkeypatch)
     first = timed.estimate()
