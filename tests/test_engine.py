@@ -278,7 +278,9 @@ def test_choosing_an_engine(monkeypatch):
     assert other is LeanEngine
     assert "not all" in why
     monkeypatch.setattr(passes, "why_slow", lambda: "no compiler")
-    assert choose("auto") == (EagerEngine, "no compiler")
+    assert choose("auto") == (EagerEngine, "the others would be slow here: no compiler")
+    assert choose("eager") == (EagerEngine, "as asked")
+    assert choose("fused") == (FusedEngine, "as asked, though slow here: no compiler")
     with pytest.raises(InputError, match="did you mean eager"):
         choose("eagre")
     for spec, reason in (

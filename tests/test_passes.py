@@ -234,3 +234,12 @@ def test_other_processors_compile_the_passes_too(monkeypatch, tmp_path):
         test_normalise(5, 16, dtype, True, "shortcut")
         test_sums(1025, 32, dtype, "bits", 1, 1, 1)
         test_what_is_no_number_passes_the_relu(dtype)
+
+
+@pytest.mark.slow
+def test_a_cache_that_cannot_be_made_costs_the_cache_alone(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("GAMMABETA_CACHE", str(tmp_path / "file" / "cache"))
+    compiled.library.cache_clear()
+    assert native.why_slow() is None
+    compiled.library.cache_clear()

@@ -20,8 +20,9 @@ import torch
 from gammabeta.bench.case import Case
 from gammabeta.bench.contenders import BASE, CONTENDERS, Ready, forget_compiled
 from gammabeta.bench.floors import CONVOLUTIONS, Convolutions, Copy, moved_bytes, wait
+from gammabeta.engine import why_slow
 from gammabeta.environment import environment
-from gammabeta.errors import InputError, suggest
+from gammabeta.errors import InputError
 
 # How far a first loss may be from the base's, as a share of it. In deep networks rounding grows
 # from layer to layer: in bf16 also three times as far as plain torch's own is, if it takes part.
@@ -151,7 +152,9 @@ def check_contenders(names: Sequence[str], case: Case) -> None:
     """Raise InputError for a contender that is unknown, or that cannot take this case."""
     for name in names:
         if name not in CONTENDERS:
-            raise InputError(f"unknown contender '{name}': {suggest(name, CONTENDERS)}")
+            raise InputError(
+                f"unknown contender '{name}': write some of {', '.join(CONTENDERS)}, with commas"
+            )
         reason = CONTENDERS[name].why_not(case)
         if reason is not None:
             raise InputError(f"{name} cannot take part: {reason}; leave it out")
@@ -234,6 +237,7 @@ def measure(
         "operations": max(operations.values(), default=None),
         "moved_bytes": {each: moved_bytes(replace(case, precision=each)) for each in precisions},
         "environment": environment(case.device),
+        "slow": why_slow() if case.device.type == "cpu" else None,
         "failed": failed,
         "rows": [asdict(entrant.row) for entrant in entrants],
     }

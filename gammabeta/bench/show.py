@@ -64,6 +64,8 @@ def bench_lines(result: dict[str, Any]) -> list[str]:
         f"x {BASE} fp32: as many times as fast, round by round: the median (least to most)."
     )
     lines.append("A step: forward, backward, optimizer, on a batch that is ready on the device.")
+    if result.get("slow"):
+        lines.append(f"lean and fused lacked what is compiled for a machine: {result['slow']}.")
     if result["peak"]:
         lines.append(f"Peak: {result['peak']}.")
     return lines

@@ -24,8 +24,9 @@ def add(commands: Any) -> None:
         help="images a step (default: 128; of ImageNet networks on a CPU: 8)",
     )  # fmt: skip
     parser.add_argument(
-        "--contenders", metavar="A,B", help="only these (default: all but torch-compile-max)"
-    )
+        "--contenders", metavar="A,B",
+        help="only these, such as torch,torch-compile,fused (default: all but torch-compile-max)",
+    )  # fmt: skip
     parser.add_argument(
         "--repeats",
         type=reader("batch_size"),

@@ -46,17 +46,23 @@ def choose_engine(
     if name == "fused" and why_not_fused is not None:
         raise InputError(f"the fused engine cannot run this: {why_not_fused}; write --engine auto")
     if name != "auto":
-        return ENGINES[name], "as asked"
+        slow = why_slow() if device.type == "cpu" and name != "eager" else None
+        return ENGINES[name], "as asked" if slow is None else f"as asked, though slow here: {slow}"
     if device.type != "cpu":
         return EagerEngine, "the others have not been measured on a GPU: --engine fused tries one"
     slow = passes.why_slow()
     if slow is not None:
-        return EagerEngine, slow
+        return EagerEngine, f"the others would be slow here: {slow}"
     if why_not_fused is None:
         slower = direct.why_slow()
         by = "" if slower is None else f", by torch's convolutions: {slower}"
         return FusedEngine, f"the fastest for this network and subset{by}"
     return LeanEngine, f"not fused: {why_not_fused}"
+
+
+def why_slow() -> str | None:
+    """Why `lean` and `fused` lack what is compiled for this machine's CPU, or None."""
+    return passes.why_slow() or direct.why_slow()
 
 
 def choose_device(name: str) -> torch.device:

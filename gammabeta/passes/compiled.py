@@ -63,7 +63,9 @@ def _compiler() -> list[str]:
     given = shlex.split(os.environ.get("CXX", ""))
     found = given or [name for name in ("g++", "c++") if shutil.which(name)][:1]
     if not found:
-        raise Unavailable("no C++ compiler was found (g++ or $CXX)")
+        raise Unavailable("no C++ compiler was found: install g++, or name one in CXX")
+    if shutil.which(found[0]) is None:
+        raise Unavailable(f"CXX names {found[0]}, which is not there: install it, or unset CXX")
     return found
 
 
@@ -86,7 +88,7 @@ def _compiled(source: Path) -> Path:
         if _is_whole(target):
             return target
         _compile(source, found, target)
-    except PermissionError:  # a home that cannot be written: compile for this process alone
+    except OSError:  # a home that cannot be written, or made: compile for this process alone
         target = Path(tempfile.mkdtemp(prefix="gammabeta-")) / name
         atexit.register(shutil.rmtree, target.parent, ignore_errors=True)
         _compile(source, found, target)
