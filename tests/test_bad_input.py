@@ -118,7 +118,7 @@ WORDS = [
     ("bench --trainable bm", "--trainable: unknown subset part 'bm'"),
     ("bench --trainable none", "--trainable: nothing trains"),
     ("bench --precision fp16", "did you mean bf16 or fp32"),
-    ("bench --contenders foo", "--contenders: unknown contender 'foo': write some of torch, torch-nhwc"),
+    ("bench --contenders foo", "--contenders: unknown contender 'foo': write some of torch"),
     ("bench --contenders ,", "no contender is named"),
     ("bench --contenders torch-graph --device cpu", "a CUDA graph needs a GPU; leave it out"),
     ("bench --trainable all --contenders fused", "fused cannot take part: it trains bn"),
