@@ -18,7 +18,7 @@ from gammabeta.passes import compiled
 from gammabeta.passes.twin import pack
 
 pytestmark = pytest.mark.skipif(
-    isinstance(compiled.library(direct.SOURCE), compiled.Unavailable),
+    isinstance(compiled.loaded(direct.SOURCE), compiled.Unavailable),
     reason="no C++ compiler on this machine",
 )
 # Sixteens of channels: one, two and four; three, six and twelve; four, eight and sixteen.
@@ -194,7 +194,7 @@ def test_what_it_does_not_take(monkeypatch):
     assert not direct.takes(plan, torch.float64)
     assert not direct.takes(plan, torch.float16)
     assert not direct.takes(make_plan(create_model("cifar_resnet_8_20")), torch.float32)
-    monkeypatch.setattr(compiled, "library", lambda _: compiled.Unavailable("no compiler"))
+    monkeypatch.setattr(compiled, "loaded", lambda _: compiled.Unavailable("no compiler"))
     assert not direct.takes(plan, torch.float32)
 
 
@@ -208,9 +208,9 @@ def test_other_processors_compile_it_too(monkeypatch, tmp_path):
     command = [*compiler, *flags, *include, "-shared", str(direct.SOURCE), "-o", str(made)]
     if subprocess.run(command, capture_output=True).returncode:
         pytest.skip(f"{compiler[0]} cannot build for a plain processor here")
-    plain, real = compiled._open(made), compiled.library
+    plain, real = compiled._open(made), compiled.loaded
     monkeypatch.setattr(
-        compiled, "library", lambda source: plain if source == direct.SOURCE else real(source)
+        compiled, "loaded", lambda source: plain if source == direct.SOURCE else real(source)
     )
     for width, dtype in itertools.product(WIDTHS, (torch.float32, torch.bfloat16)):
         test_every_pass_is_the_twins_to_its_rounding(width, dtype)

@@ -57,7 +57,7 @@ def tapes(monkeypatch):
         return made[-1]
 
     missing = compiled.Unavailable("calls from C++ would not be on the tape")
-    monkeypatch.setattr(compiled, "library", lambda source: missing)
+    monkeypatch.setattr(compiled, "loaded", lambda source: missing)
     monkeypatch.setattr(graphs, "are_usable", lambda device: True)
     monkeypatch.setattr(graphs, "_aside", lambda learn, inputs: learn(*inputs))
     monkeypatch.setattr(torch.cuda, "CUDAGraph", make)

@@ -9,7 +9,7 @@ import torch
 from gammabeta.passes import compiled, native, twin
 
 pytestmark = pytest.mark.skipif(
-    isinstance(native.library(), native.Unavailable), reason="no C++ compiler on this machine"
+    isinstance(native.loaded(), native.Unavailable), reason="no C++ compiler on this machine"
 )
 TYPES = [torch.float32, torch.bfloat16]
 SHAPES = [(1, 16), (5, 16), (1024, 32), (2500, 48), (1025, 64), (33, 128), (3, 2048)]
@@ -161,15 +161,15 @@ def test_what_they_do_not_take_goes_to_the_twin(z):
 def test_a_machine_without_a_compiler_is_told_why(monkeypatch, tmp_path):
     monkeypatch.setenv("GAMMABETA_CACHE", str(tmp_path))
     monkeypatch.setenv("CXX", "no-such-compiler")
-    compiled.library.cache_clear()
+    compiled.loaded.cache_clear()
     assert "no-such-compiler" in native.why_slow()
     monkeypatch.delenv("CXX")
     monkeypatch.setattr(compiled.shutil, "which", lambda _: None)
-    compiled.library.cache_clear()
+    compiled.loaded.cache_clear()
     assert "no C++ compiler was found" in native.why_slow()
     (z,) = tensors(5, 16, torch.float32, 1)
     torch.testing.assert_close(native.measure(z)[0], z.mean(0))
-    compiled.library.cache_clear()
+    compiled.loaded.cache_clear()
 
 
 def test_a_source_that_does_not_compile_leaves_nothing_behind(monkeypatch, tmp_path):
@@ -177,26 +177,26 @@ def test_a_source_that_does_not_compile_leaves_nothing_behind(monkeypatch, tmp_p
     broken.write_text("int main( {")
     monkeypatch.setenv("GAMMABETA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(native, "_SOURCE", broken)
-    compiled.library.cache_clear()
+    compiled.loaded.cache_clear()
     assert "could not compile" in native.why_slow()
     assert list((tmp_path / "cache").iterdir()) == []
-    compiled.library.cache_clear()
+    compiled.loaded.cache_clear()
 
 
 @pytest.mark.slow
 def test_a_torn_library_is_compiled_again(monkeypatch, tmp_path):
     monkeypatch.setenv("GAMMABETA_CACHE", str(tmp_path))
-    compiled.library.cache_clear()
+    compiled.loaded.cache_clear()
     assert native.why_slow() is None
     (kept,) = tmp_path.glob("*.so")
     whole = kept.read_bytes()
     torn = tmp_path / "torn.so"  # in use is the old file; this one takes its name
     torn.write_bytes(whole[:3000])
     torn.replace(kept)
-    compiled.library.cache_clear()
+    compiled.loaded.cache_clear()
     assert native.why_slow() is None
     assert len(kept.read_bytes()) == len(whole)
-    compiled.library.cache_clear()
+    compiled.loaded.cache_clear()
 
 
 def test_what_is_per_channel_must_be_plain_too():
@@ -214,9 +214,9 @@ def test_what_is_per_channel_must_be_plain_too():
 def test_a_compiler_with_arguments(monkeypatch, tmp_path):
     monkeypatch.setenv("GAMMABETA_CACHE", str(tmp_path))
     monkeypatch.setenv("CXX", "g++ -O1")
-    compiled.library.cache_clear()
+    compiled.loaded.cache_clear()
     assert native.why_slow() is None
-    compiled.library.cache_clear()
+    compiled.loaded.cache_clear()
 
 
 @pytest.mark.slow
@@ -229,7 +229,7 @@ def test_other_processors_compile_the_passes_too(monkeypatch, tmp_path):
     if subprocess.run(command, capture_output=True).returncode:
         pytest.skip(f"{compiler[0]} cannot build for a plain processor here")
     plain = compiled._open(made)
-    monkeypatch.setattr(native, "library", lambda: plain)
+    monkeypatch.setattr(native, "loaded", lambda: plain)
     for dtype in TYPES:
         test_normalise(5, 16, dtype, True, "shortcut")
         test_sums(1025, 32, dtype, "bits", 1, 1, 1)
@@ -240,6 +240,6 @@ def test_other_processors_compile_the_passes_too(monkeypatch, tmp_path):
 def test_a_cache_that_cannot_be_made_costs_the_cache_alone(monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("GAMMABETA_CACHE", str(tmp_path / "file" / "cache"))
-    compiled.library.cache_clear()
+    compiled.loaded.cache_clear()
     assert native.why_slow() is None
-    compiled.library.cache_clear()
+    compiled.loaded.cache_clear()

@@ -68,7 +68,7 @@ def will_compile() -> bool:
 def takes(plan: Plan, dtype: torch.dtype) -> bool:
     """Whether a program of this plan and type can have them: they are compiled here, and every
     layer has channels in sixteens and rows that are a multiple of what they do at once."""
-    library = compiled.library(SOURCE)
+    library = compiled.loaded(SOURCE)
     if isinstance(library, compiled.Unavailable) or dtype not in compiled.NAMES:
         return False
     return all(
@@ -151,7 +151,7 @@ def _run(name: str, shaped: Tensor, call: ctypes.Structure) -> None:
 
 
 def _function(name: str, dtype: torch.dtype, result: type | None = None) -> Any:
-    library = compiled.library(SOURCE)
+    library = compiled.loaded(SOURCE)
     assert isinstance(library, ctypes.CDLL)
     function = getattr(library, f"{name}_{compiled.NAMES[dtype]}")
     function.restype = result

@@ -34,7 +34,7 @@ class Unavailable(Exception):
 
 
 @functools.cache
-def library(source: Path) -> ctypes.CDLL | Unavailable:
+def loaded(source: Path) -> ctypes.CDLL | Unavailable:
     """The compiled source, or the reason why there is none. Compiles once for each processor."""
     try:
         return _open(_compiled(source))
@@ -46,7 +46,7 @@ def library(source: Path) -> ctypes.CDLL | Unavailable:
 
 def why_not(source: Path) -> str | None:
     """Why a source cannot be used on this machine, or None."""
-    found = library(source)
+    found = loaded(source)
     return str(found) if isinstance(found, Unavailable) else None
 
 

@@ -16,9 +16,9 @@ from gammabeta.passes.plain import plain
 _SOURCE = Path(__file__).with_name("passes.cpp")
 
 
-def library() -> ctypes.CDLL | Unavailable:
+def loaded() -> ctypes.CDLL | Unavailable:
     """The compiled passes, or the reason why there are none."""
-    return compiled.library(_SOURCE)
+    return compiled.loaded(_SOURCE)
 
 
 def why_slow() -> str | None:
@@ -34,7 +34,7 @@ def will_compile() -> bool:
 def supports(*tensors: Tensor | None, channel: Sequence[Tensor | None] = ()) -> bool:
     """Whether these can go through the compiled passes: contiguous, on the CPU, fp32 or bf16, of
     one shape, with a multiple of 16 channels; what is per `channel` is (C,) and fp32."""
-    if isinstance(library(), Unavailable):
+    if isinstance(loaded(), Unavailable):
         return False
     first = tensors[0]
     assert first is not None
@@ -127,7 +127,7 @@ def keep_freed_memory() -> None:
 
 
 def _call(name: str, shaped: Tensor, *arguments: Tensor | int | None) -> None:
-    opened = library()
+    opened = loaded()
     assert isinstance(opened, ctypes.CDLL)
     function = getattr(opened, f"{name}_{compiled.NAMES[shaped.dtype]}")
     channels = shaped.shape[-1]
