@@ -127,7 +127,7 @@ class Places(nn.Module):
 SIDES = st.one_of(st.integers(1, 40), st.sampled_from([15, 16, 17, 32]))
 
 
-@settings(SLOW, max_examples=6)
+@settings(SLOW, max_examples=8)
 @given(modules(), st.tuples(SIDES, SIDES), st.lists(st.tuples(SIDES, SIDES), min_size=12))
 def test_random_networks(module, given, others):
     """The same logits, or a refusal, whatever the size. Refused are sizes on which the network
