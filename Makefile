@@ -4,6 +4,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
+TOOLS := .venv/tools
+INSTALL := $(BIN)/python tools/install.py --constraint constraints.txt --editable
 
 .PHONY: help demo test lint format clean
 
@@ -19,8 +21,13 @@ $(READY): pyproject.toml constraints.txt
 		{ echo "gammabeta needs Python 3.11 or newer: write make PYTHON=python3.12 demo"; exit 2; }
 	@echo "setting up .venv (once; torch is the largest download)"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python tools/install.py --constraint constraints.txt --editable '.[demo,dev]'
+	@$(INSTALL) '.[demo,export]'
 	@touch $(READY)
+
+$(TOOLS): $(READY)
+	@echo "adding what tests and checks need"
+	@$(INSTALL) '.[dev]'
+	@touch $(TOOLS)
 
 demo: $(READY)
 	@$(BIN)/gammabeta demo
@@ -28,12 +35,12 @@ demo: $(READY)
 test: lint
 	@$(BIN)/pytest -n 3 --dist worksteal
 
-lint: $(READY)
+lint: $(TOOLS)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-format: $(READY)
+format: $(TOOLS)
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 

@@ -56,9 +56,12 @@ def about(name: str) -> Iterator[None]:
 
 
 def suggest(word: str, known: Iterable[str], count: int = 3) -> str:
-    """What to write instead of `word`: its nearest known words, or all of them if none is near."""
+    """What to write instead of `word`: those known words that it begins, else the nearest, or all
+    of them if none is near."""
     spelled = {each.casefold(): each for each in sorted(known)}
-    near = difflib.get_close_matches(word.casefold(), spelled, n=count, cutoff=0.5)
+    folded = word.casefold()
+    begun = [each for each in spelled if folded.strip("-") and each.startswith(folded)][:count]
+    near = begun or difflib.get_close_matches(folded, spelled, n=count, cutoff=0.5)
     if near:
         return "did you mean " + " or ".join(spelled[each] for each in near) + "?"
     return "known: " + ", ".join(spelled.values())

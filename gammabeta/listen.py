@@ -282,8 +282,10 @@ def print_start(console: Console, event: Start) -> None:
 def print_other(console: Console, event: Start, known: RunSpec) -> None:
     """A run in one line: in what it is unlike `known` or its team, and for the first how long."""
     spec = event.run.spec
-    fields = dict.fromkeys((*differing((known, spec)), *differing(event.team)))
-    told = [", ".join(_values(spec, list(fields)))]
+    unlike = {*differing((known, spec)), *differing(event.team)}
+    told = [
+        ", ".join(_values(spec, [name for name in RunSpec.__dataclass_fields__ if name in unlike]))
+    ]
     if spec == event.team[0]:
         together = "" if event.members == 1 else f"{event.members} in step, "
         told.append(f"{together}about {duration(expected_seconds(event))}")

@@ -4,6 +4,7 @@ import os
 
 import pytest
 import torch
+from hypothesis import settings
 from run_folders import INPUTS, SPEC
 
 from gammabeta.store import RunFolder
@@ -14,6 +15,12 @@ pytest.register_assert_rewrite("drawn", "one_line", "switched_networks")
 # Without a GPU the Triton kernels run in Triton's interpreter. It looks when triton is imported.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# What passes here passes for everyone. Others are drawn by --hypothesis-profile=random, and by the
+# slow tests.
+settings.register_profile("same", derandomize=True)
+settings.register_profile("random", derandomize=False)
+settings.load_profile("same")
 
 
 @pytest.fixture(scope="session", autouse=True)

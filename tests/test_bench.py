@@ -121,6 +121,19 @@ def test_contenders_agree_and_their_rows_are_whole(quick_rounds):
     json.dumps(result, allow_nan=False)
 
 
+def test_a_busy_machine_is_told_of():
+    row = {"contender": "torch", "precision": "fp32", "wrong": None, "error": None}
+    result = {
+        "model": "m", "trainable": "bn", "batch": 8, "image": 32, "moved_bytes": {},
+        "copy_gb_s": None, "peak": None,
+        "environment": {"threads": 1, "hardware": "cpu", "torch": "2"},
+    }  # fmt: skip
+    for medians, told in (([12, 11, 30], False), ([14, 11, 30], True), ([None], False)):
+        rows = [{**row, "median_ms": each, "min_ms": each and 10} for each in medians]
+        lines = bench.bench_lines(result | {"rows": rows})
+        assert any("the median round took 1.4 times" in line.lower() for line in lines) == told
+
+
 def test_the_convolutions_are_those_of_the_plan():
     plan = make_plan(create_model("cifar_resnet_14"))
     assert Convolutions(case("cifar_resnet_14", batch=4)).operations == plan.operations(4)

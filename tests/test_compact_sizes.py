@@ -150,6 +150,20 @@ def test_one_pixel_on_the_way_leaves_sizes_free():
     assert {check.size for check in found.checks} == {(8, 8), (12, 10), (9, 9)}
 
 
+@pytest.mark.parametrize("sides", [(1, 1), (1, 9), (23, 15)])
+@pytest.mark.parametrize("before", [nn.Identity(), nn.AvgPool2d(2, ceil_mode=True)])
+@pytest.mark.parametrize("after", [1, 2])
+def test_a_single_channel_leaves_sizes_free(sides, before, after):
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), before,
+        nn.Conv2d(4, 1, 3, padding=1), nn.BatchNorm2d(1), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(after), nn.Flatten(), nn.Linear(after**2, 3),
+    )  # fmt: skip
+    found = compact_module(switched_off(module, 0.5), drawn(2, 3, *sides))
+    assert all(outcomes(module, found.network, (1, 2, 3, 9, 22)).values())
+
+
 def test_a_graph_for_one_size_is_better_than_none():
     module = random_off(Rounds)
     found = compact_module(module, drawn(2, 3, 12, 12))

@@ -268,6 +268,7 @@ def test_sweep_over_several_fields(here, capsys):
     ]
     assert [row[5] for row in rows] == [line.split()[3] for line in table[1:]]
     assert err.count("role ") == 2  # once for each subset
+    assert f"run {rows[4][5]}: seed=0, lr=0.01\n" in err  # the order of RunSpec
     assert f"run {rows[5][5]}: seed=1, lr=0.01\n" in err  # in a team
     assert f"run {rows[7][5]}: seed=1, lr=0.01; about " in err  # alone
     done, _ = call(capsys, "sweep", *FLAGS, *axes, "--members", "flip=no,yes", "--dry-run")

@@ -1,5 +1,6 @@
 """The result of `measure` for a reader: a table, and what it means in a few lines."""
 
+import statistics
 from typing import Any
 
 from rich.table import Table
@@ -9,6 +10,8 @@ from gammabeta.bench.floors import CONVOLUTIONS
 
 _COLUMNS = ("ms a step", "least", "most", "images/s", f"x {BASE} fp32", "kept MiB", "peak MiB",
             "x floor", "first step s")  # fmt: skip
+
+UNEVEN = 1.25  # from here on it is said; on two idle cores it is mostly below 1.15
 
 
 def bench_table(result: dict[str, Any]) -> Table:
@@ -66,9 +69,20 @@ def bench_lines(result: dict[str, Any]) -> list[str]:
     lines.append("A step: forward, backward, optimizer, on a batch that is ready on the device.")
     if result.get("slow"):
         lines.append(f"lean and fused lacked what is compiled for a machine: {result['slow']}.")
+    if (apart := uneven(result)) >= UNEVEN:
+        lines.append(
+            f"The median round took {number(apart, 3)} times as long as the fastest: this machine "
+            "had other work to do. Go by the ratios, which compare within a round."
+        )
     if result["peak"]:
         lines.append(f"Peak: {result['peak']}.")
     return lines
+
+
+def uneven(result: dict[str, Any]) -> float:
+    """How many times as long as a contender's fastest round its median round took: the median."""
+    timed = [row for row in result["rows"] if row["min_ms"]]
+    return statistics.median([float(row["median_ms"] / row["min_ms"]) for row in timed] or [1.0])
 
 
 def faults(result: dict[str, Any]) -> list[str]:

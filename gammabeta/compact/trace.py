@@ -40,14 +40,14 @@ def read_graph(module: nn.Module, images: Tensor, *, any_size: bool = False) -> 
 def _draw(module: nn.Module, images: Tensor, free: Sequence[int]) -> ExportedProgram:
     """free: the dimensions that may have any size, beside the first.
 
-    Without size-oblivious reasoning torch.export asks of every tensor on the way whether a side is
-    one pixel, for its own sake, and small images would be refused for nothing.
+    Without size-oblivious reasoning and layouts torch.export asks of tensors on the way whether a
+    side is one pixel, for its own sake, and small images would be refused for nothing.
     """
     modes = {child: child.training for child in module.modules()}
     if len(images) < 2:  # torch.export takes a size of one for a constant
         images = torch.cat([images, images])
     try:
-        with _quiet(), _OBLIVIOUS(), _FreeLength():
+        with _quiet(), _OBLIVIOUS(), _no_layouts(), _FreeSizes():
             shapes = (dict.fromkeys((0, *free), Dim.AUTO),)
             program = torch.export.export(module.eval(), (images,), dynamic_shapes=shapes)
             decomposed: ExportedProgram = program.run_decompositions({})
@@ -63,9 +63,10 @@ def _draw(module: nn.Module, images: Tensor, free: Sequence[int]) -> ExportedPro
             child.training = training
 
 
-class _FreeLength(TorchFunctionMode):
-    """Inside, max_pool1d is the max_pool2d it stands for: torch.export takes the length that it is
-    given for a number."""
+class _FreeSizes(TorchFunctionMode):
+    """Inside, functions that bind torch.export to the sizes it is shown are others that they stand
+    for: max_pool1d takes the length for a number, and adaptive_avg_pool2d to one pixel asks of one
+    channel how it lies in memory."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -73,7 +74,14 @@ class _FreeLength(TorchFunctionMode):
         named = dict(kwargs or {})
         if func in (torch.max_pool1d, F.max_pool1d) and not named.pop("return_indices", False):
             return _max_pool1d(*args, **named)
+        if func is F.adaptive_avg_pool2d and _is_mean(*args, **named):
+            return args[0].mean((-2, -1), keepdim=True)
         return func(*args, **(kwargs or {}))
+
+
+def _is_mean(x: Tensor, output_size: Any) -> bool:
+    """Of one channel only: others stay the pooling that they are in files for other programs."""
+    return x.shape[-3] == 1 and output_size in (1, (1, 1), [1, 1])
 
 
 def _max_pool1d(
@@ -93,6 +101,23 @@ def _max_pool1d(
         x.unsqueeze(-2), [1, *kernel], [1, *(steps or kernel)], [0, *padded], [1, *apart], ceil_mode
     )
     return wide.squeeze(-2)
+
+
+@contextlib.contextmanager
+def _no_layouts() -> Iterator[None]:
+    """Inside, torch.export does not work out in which order a convolution leaves its result in
+    memory, as it does not for sizes without an example: for one channel that depends on the size.
+    The graph computes the same in any order."""
+    name = "_conv_determine_backend_memory_format"
+    before = getattr(torch._C, name, None)
+    if before is None:  # another version of torch: it asks, and small images may be refused
+        yield
+        return
+    setattr(torch._C, name, lambda *_: None)
+    try:
+        yield
+    finally:
+        setattr(torch._C, name, before)
 
 
 @contextlib.contextmanager
