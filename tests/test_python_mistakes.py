@@ -28,7 +28,7 @@ MISTAKES = [
     (lambda: grid(SPEC, {"lr": []}), "lr needs a list of values, not []"),
     (
         lambda: RunSpec(epoch=3),
-        "a spec has no field 'epoch': did you mean epochs or warmup_epochs?",
+        "a spec has no field 'epoch': did you mean epochs?",
     ),
     (lambda: RunSpec("bn"), "what is 'bn'? name it: RunSpec(model='cifar_resnet_14')"),
     (lambda: dataclasses.replace(SPEC, learning=1), "a spec has no field 'learning'"),
