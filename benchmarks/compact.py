@@ -24,8 +24,8 @@ from gammabeta.compact.measure import file_size, latencies, operations, paramete
 from gammabeta.deploy import Deployed
 from gammabeta.environment import environment
 from gammabeta.export import export_bytes, onnx_session
-from gammabeta.gammas import SMALL
 from gammabeta.run import load_run
+from gammabeta.small import SMALL
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript", "torch-pruning")
 

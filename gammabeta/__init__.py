@@ -1,8 +1,10 @@
 """Train the gammas and betas of a network whose every other weight stays at its random start."""
 
 import importlib
+import importlib.util
 import os
 import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if "torch" not in sys.modules:
@@ -14,20 +16,20 @@ if "torch" not in sys.modules:
 
     stop_quietly()
 
-from gammabeta.bank import Bank
-from gammabeta.delta import load_delta, load_network, save_delta
-from gammabeta.errors import GammabetaError, InputError, RunError
-from gammabeta.listen import progress
-from gammabeta.models import create_model
-from gammabeta.run import Run, load_run, train, train_members
-from gammabeta.spec import RunSpec
-from gammabeta.subset import Subset, Verdict, select
-from gammabeta.sweep import grid, sweep
 from gammabeta.version import __version__
 
 if TYPE_CHECKING:
+    from gammabeta.bank import Bank
     from gammabeta.compact import compact_module
+    from gammabeta.delta import load_delta, load_network, save_delta
+    from gammabeta.errors import GammabetaError, InputError, RunError
     from gammabeta.export import export_module
+    from gammabeta.listen import progress
+    from gammabeta.models import create_model
+    from gammabeta.run import Run, load_run, train, train_members
+    from gammabeta.spec import RunSpec
+    from gammabeta.subset import Subset, Verdict, select
+    from gammabeta.sweep import grid, sweep
 
 __all__ = [
     "Bank",
@@ -54,10 +56,43 @@ __all__ = [
     "train_members",
 ]
 
-_LATE = {"compact_module": "compact", "export_module": "export"}  # 0.7 s of imports
+# Imported when asked for: torch takes seconds, and --help or a mistyped flag needs none of it.
+_WHERE = {
+    "bank": ["Bank"],
+    "compact": ["compact_module"],
+    "delta": ["load_delta", "load_network", "save_delta"],
+    "errors": ["GammabetaError", "InputError", "RunError"],
+    "export": ["export_module"],
+    "listen": ["progress"],
+    "models": ["create_model"],
+    "run": ["Run", "load_run", "train", "train_members"],
+    "spec": ["RunSpec"],
+    "subset": ["Subset", "Verdict", "select"],
+    "sweep": ["grid", "sweep"],
+}
+_MODULE = {name: module for module, names in _WHERE.items() for name in names}
+
+
+class _Package(ModuleType):
+    """`train` and `sweep` are functions, and modules that are imported under the same names."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _MODULE and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LATE:
-        return getattr(importlib.import_module(f"gammabeta.{_LATE[name]}"), name)
-    raise AttributeError(f"module 'gammabeta' has no attribute '{name}'")
+    if name in _MODULE:
+        value = getattr(importlib.import_module(f"gammabeta.{_MODULE[name]}"), name)
+    elif not name.startswith("_") and importlib.util.find_spec(f"gammabeta.{name}"):
+        value = importlib.import_module(f"gammabeta.{name}")
+    else:
+        raise AttributeError(f"module 'gammabeta' has no attribute '{name}'")
+    return globals().setdefault(name, value)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

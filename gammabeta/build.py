@@ -23,9 +23,9 @@ from gammabeta.data import (
     unnormalised,
 )
 from gammabeta.disk import encode_json, write_atomically
-from gammabeta.environment import launched
 from gammabeta.errors import InputError, RunError, about
 from gammabeta.fingerprint import check_fingerprint, fingerprint
+from gammabeta.launch import launched
 from gammabeta.models import architecture, create_model
 from gammabeta.spec import RunSpec
 from gammabeta.store import RunFolder

@@ -7,6 +7,7 @@ the terminal closes (everything can be resumed).
 
 import argparse
 import contextlib
+import importlib
 import os
 import signal
 import sys
@@ -31,8 +32,8 @@ from gammabeta.commands import (
     train,
     tune,
 )
-from gammabeta.environment import launched
 from gammabeta.errors import GammabetaError, InputError
+from gammabeta.launch import launched
 from gammabeta.parser import Parser
 from gammabeta.stops import STOPPED, Stopped, as_ctrl_c
 
@@ -47,8 +48,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = argparse.Namespace()
     try:
+        options = _parser().parse_args(arguments)
+        # It takes seconds and is no work that has to be ended well: Ctrl-C ends it here (stops.py).
+        importlib.import_module("torch")
         with as_ctrl_c():
-            options = _parser().parse_args(arguments)
             with warnings.catch_warnings():
                 warnings.showwarning = _printer()
                 command = options.command

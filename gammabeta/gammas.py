@@ -8,10 +8,7 @@ from torch import Tensor, nn
 
 from gammabeta.errors import InputError
 from gammabeta.roles import is_norm
-
-# A feature counts as switched off when |gamma| < 0.01: the paper's definition as third parties tell
-# it; its own text was not at hand to confirm.
-SMALL = 0.01
+from gammabeta.small import SMALL
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

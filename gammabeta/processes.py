@@ -22,8 +22,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from gammabeta.environment import launched
 from gammabeta.errors import GammabetaError, InputError, RunError
+from gammabeta.launch import launched
 from gammabeta.roles import has_statistics
 
 # Until all are ready: data may have to be read and the passes compiled. Then, for one sum.

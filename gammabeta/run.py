@@ -25,9 +25,10 @@ from gammabeta.data import Dataset, Pictures, Reading
 from gammabeta.engine import ENGINES, Engine, check_engine, choose_device, choose_engine
 from gammabeta.engine.eager import EagerEngine
 from gammabeta.engine.fused import FusedEngine, check_members, make_members
-from gammabeta.environment import check_alone, environment, launched
+from gammabeta.environment import environment
 from gammabeta.errors import GammabetaError, InputError, RunError, about
 from gammabeta.events import Ended, Event, Start
+from gammabeta.launch import check_alone, launched
 from gammabeta.spec import RunSpec, check_specs
 from gammabeta.store import RunFolder
 from gammabeta.train import Epoch, Step, seconds_per_step, train_epochs

@@ -30,7 +30,11 @@ def _one_thread():
 
 @pytest.fixture(scope="session")
 def _cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
+    """One for all workers: what has to be compiled is compiled once."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ from gammabeta.bench.rounds import measure
 from gammabeta.cli import _parser
 from gammabeta.commands.tune import _DEFAULTS
 from gammabeta.field_help import field_help
-from gammabeta.gammas import SMALL
 from gammabeta.reproduce import reproduce
+from gammabeta.small import SMALL
 from gammabeta.spec import CHOICES, RESOLVED_BY
 
 SUBPARSERS = next(each for each in _parser()._actions if each.choices and each.dest != "help")

@@ -5,6 +5,8 @@ import importlib
 import importlib.util
 import pkgutil
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ import gammabeta
 
 LEVELS = {
     "errors": 0, "cache": 0, "rng": 0, "version": 0, "language": 0.2, "names": 0.2, "spec": 0.5,
-    "wrappers": 0.2, "fingerprint": 0.3, "stops": 0,
+    "wrappers": 0.2, "fingerprint": 0.3, "stops": 0, "launch": 0.1, "small": 0,
     "roles": 1, "sparse": 1, "statistics": 1.1, "subset": 1.2, "gammas": 1.2, "schedule": 1,
     "disk": 1, "locks": 1.1, "data": 1.1, "checkpoint": 1.1, "store": 1.2, "environment": 1,
     "find": 1.25, "processes": 1.1, "tensorfile": 1, "weights": 1.1, "groups": 1, "delta_file": 1.3,
@@ -94,6 +96,40 @@ def test_what_a_run_is_needs_the_standard_library_only(name):
             modules = [alias.name for alias in node.names]
         for module in modules:
             assert module.split(".")[0] not in {"torch", "numpy"}, module
+
+
+def test_the_command_line_answers_without_torch():
+    code = """if True:
+        import sys
+        sys.modules["torch"] = sys.modules["numpy"] = None  # importing them fails
+        from gammabeta.cli import main
+        for words, expected in (
+            (["--version"], 0), (["train", "--help"], 0), (["train", "--hepl"], 2),
+            (["sweep", "--members", "lr"], 2), (["trian"], 2),
+        ):
+            try:
+                status = main(words)
+            except SystemExit as end:
+                status = end.code
+            assert status == expected, (words, status)
+    """
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("first", ["gammabeta.run", "gammabeta.tune", "gammabeta.lean"])
+def test_names_are_functions_whatever_was_imported_first(first):
+    code = f"""if True:
+        import {first}
+        import gammabeta
+        from gammabeta import *
+        for name in gammabeta.__all__:
+            assert globals()[name] is getattr(gammabeta, name)
+            assert isinstance(globals()[name], str) or callable(globals()[name]), name
+        assert gammabeta.lean.convert and gammabeta.data.load_dataset
+        assert not hasattr(gammabeta, "nothing")
+        assert set(gammabeta.__all__) <= set(dir(gammabeta))
+    """
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_every_module_can_be_imported():

@@ -40,10 +40,10 @@ def test_ctrl_c_while_torch_is_imported(start, tmp_path):
     script = tmp_path / "gammabeta"
     script.write_text("import sys\nfrom gammabeta.cli import main\nsys.exit(main())\n")
     words = {"module": ["-m", "gammabeta"], "script": [str(script)],
-             "library": ["-c", "import gammabeta"]}[start]  # fmt: skip
+             "library": ["-c", "from gammabeta import train"]}[start]  # fmt: skip
     paths = os.pathsep.join([str(tmp_path), str(ROOT)])
     child = subprocess.Popen(
-        [sys.executable, *words, "--version"], stderr=subprocess.PIPE, text=True,
+        [sys.executable, *words, "models"], stderr=subprocess.PIPE, text=True,
         env=os.environ | {"PYTHONPATH": paths},
     )  # fmt: skip
     with child:

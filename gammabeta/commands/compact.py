@@ -10,7 +10,7 @@ from typing import Any
 from gammabeta.arguments import REPLACED, add_command, add_runs_folder, finish, reader, runs_folder
 from gammabeta.disk import replaces
 from gammabeta.errors import about
-from gammabeta.gammas import SMALL
+from gammabeta.small import SMALL
 
 
 def add(commands: Any) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 from gammabeta.arguments import REPLACED, add_command, add_execution, execution, finish, runs_folder
 from gammabeta.commands.sweep import finished_note
 from gammabeta.disk import replaces
-from gammabeta.environment import check_alone
 from gammabeta.errors import about
+from gammabeta.launch import check_alone
 
 
 def add(commands: Any) -> None:

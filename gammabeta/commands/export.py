@@ -10,7 +10,7 @@ from gammabeta.arguments import REPLACED, add_command, add_runs_folder, finish, 
 from gammabeta.commands.compact import add_data_dir, add_threshold
 from gammabeta.disk import replaces, write_files
 from gammabeta.errors import InputError, about
-from gammabeta.gammas import SMALL
+from gammabeta.small import SMALL
 
 
 def add(commands: Any) -> None:

@@ -5,9 +5,7 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
-
-from rich.table import Table
+from typing import TYPE_CHECKING, Any
 
 from gammabeta.arguments import (
     add_command,
@@ -18,8 +16,11 @@ from gammabeta.arguments import (
     reader,
     runs_folder,
 )
-from gammabeta.environment import check_alone
 from gammabeta.errors import InputError, RunError
+from gammabeta.launch import check_alone
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 _FOR_THE_PLAN = ("engine", "device", "data_dir")
 _EXAMPLES = {"networks": "cifar_resnet_14,cifar_resnet_32", "subsets": "bn,all"}
@@ -122,6 +123,8 @@ def _run(options: argparse.Namespace, plans: list[Any]) -> None:
 
 
 def _print_plans(plans: list[Any], as_json: bool, with_runs: bool) -> None:
+    from rich.table import Table
+
     from gammabeta.analysis import counted
     from gammabeta.display import duration, make_console
     from gammabeta.step_times import BUSY, folder
@@ -246,8 +249,10 @@ def _print_views(views: list[Any], written: dict[str, list[Path]], as_json: bool
             print(f"wrote {files}")
 
 
-def _points_table(view: Any) -> Table:
+def _points_table(view: Any) -> "Table":
     """Ours, published, the difference in points, and over how many seeds."""
+    from rich.table import Table
+
     from gammabeta.analysis import in_percent
     from gammabeta.display import percent
     from gammabeta.paper.points import SHOWN
@@ -271,8 +276,10 @@ def _points_table(view: Any) -> Table:
     return shown
 
 
-def _measured_table(view: Any) -> Table | None:
+def _measured_table(view: Any) -> "Table | None":
     """What probes found, a row a point; None where there is none."""
+    from rich.table import Table
+
     from gammabeta.report.settings import measured_columns
 
     columns = measured_columns(view)

@@ -16,8 +16,8 @@ from gammabeta.arguments import (
     read_specs,
     runs_folder,
 )
-from gammabeta.environment import check_alone
 from gammabeta.errors import InputError, RunError
+from gammabeta.launch import check_alone
 
 
 def add(commands: Any) -> None:

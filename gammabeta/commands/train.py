@@ -14,8 +14,8 @@ from gammabeta.arguments import (
     runs_folder,
 )
 from gammabeta.commands.sweep import finished_note, train_many
-from gammabeta.environment import launched
 from gammabeta.errors import InputError
+from gammabeta.launch import launched
 from gammabeta.parser import as_flag
 
 

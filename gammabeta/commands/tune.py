@@ -17,8 +17,8 @@ from gammabeta.arguments import (
     runs_folder,
 )
 from gammabeta.disk import encode_json, try_writing, write_atomically
-from gammabeta.environment import check_alone
 from gammabeta.errors import InputError
+from gammabeta.launch import check_alone
 from gammabeta.spec import RunSpec
 
 _LRS = "0.001,0.01,0.1,1"

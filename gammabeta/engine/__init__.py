@@ -11,9 +11,9 @@ from gammabeta.engine.eager import EagerEngine
 from gammabeta.engine.fused import FusedEngine
 from gammabeta.engine.interface import Engine
 from gammabeta.engine.lean import LeanEngine
-from gammabeta.environment import launched
 from gammabeta.errors import InputError, suggest
 from gammabeta.fused import direct
+from gammabeta.launch import launched
 from gammabeta.spec import RunSpec
 
 __all__ = [

@@ -19,7 +19,8 @@ from gammabeta.figures.house import (
     title_above,
 )
 from gammabeta.figures.looks import Style
-from gammabeta.gammas import SMALL, small_share
+from gammabeta.gammas import small_share
+from gammabeta.small import SMALL
 
 _BINS = 81  # odd, so that zero is the middle of a bin and a peak there is not split in two
 

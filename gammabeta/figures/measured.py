@@ -13,7 +13,7 @@ import numpy as np
 
 from gammabeta.analysis import Spread, spread
 from gammabeta.curves import GammaPool, gammas
-from gammabeta.gammas import SMALL, small_share
+from gammabeta.gammas import small_share
 from gammabeta.paper.points import Point, View
 from gammabeta.probe.gammas import QUANTILES
 from gammabeta.probe.read import (
@@ -24,6 +24,7 @@ from gammabeta.probe.read import (
     relu_activity,
     trouble,
 )
+from gammabeta.small import SMALL
 from gammabeta.store import RunFolder
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -19,8 +19,9 @@ import torch
 from gammabeta import rng
 from gammabeta.engine.batches import TestTotals
 from gammabeta.errors import RunError
-from gammabeta.gammas import SMALL, gammas
+from gammabeta.gammas import gammas
 from gammabeta.probe.subject import Subject, short
+from gammabeta.small import SMALL
 
 THRESHOLDS = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 DRAWS = 3
