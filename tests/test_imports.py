@@ -116,10 +116,9 @@ def test_the_command_line_answers_without_torch():
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 
-@pytest.mark.parametrize("first", ["gammabeta.run", "gammabeta.tune", "gammabeta.lean"])
-def test_names_are_functions_whatever_was_imported_first(first):
-    code = f"""if True:
-        import {first}
+def test_names_are_functions_whatever_was_imported_before():
+    code = """if True:
+        import gammabeta.run  # which imports gammabeta.train, a module
         import gammabeta
         from gammabeta import *
         for name in gammabeta.__all__:
