@@ -1,7 +1,9 @@
 """The compiled passes against their slow twin: both types, odd shapes, every combination."""
 
+import ctypes
 import itertools
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -181,6 +183,19 @@ def test_a_source_that_does_not_compile_leaves_nothing_behind(monkeypatch, tmp_p
     assert "could not compile" in native.why_slow()
     assert list((tmp_path / "cache").iterdir()) == []
     compiled.loaded.cache_clear()
+
+
+def test_of_several_at_once_one_compiles(monkeypatch, tmp_path):
+    log, script, source = (tmp_path / name for name in ("log", "compiler.sh", "one.cpp"))
+    script.write_text(f'echo "$@" >> {log}; sleep 0.2; exec g++ "$@"')
+    source.write_text('extern "C" int one() { return 1; }')
+    monkeypatch.setenv("CXX", f"sh {script}")
+    monkeypatch.setenv("GAMMABETA_CACHE", str(tmp_path / "cache"))
+    with ThreadPoolExecutor(3) as threads:  # each with an opening of the lock of its own
+        made = list(threads.map(compiled._compiled, [source] * 3))
+    assert made == made[:1] * 3
+    assert ctypes.CDLL(str(made[0])).one() == 1
+    assert log.read_text().count("\n") == 2  # the unit and the library, once
 
 
 @pytest.mark.slow

@@ -63,6 +63,24 @@ def test_three_processes_with_unequal_shares(tmp_path, monkeypatch):
     assert_equal(run, train(SPEC, tmp_path / "one", engine="eager", device="cpu"))
 
 
+def sums(folder):
+    from gammabeta.processes import joined
+
+    with joined(torch.device("cpu")) as processes:
+        rank, found = processes.rank, {}
+        for size in (1, 999, 1 << 18):  # the last by gloo's own sum
+            found[size] = torch.arange(size, dtype=torch.float64) * 10**rank
+            processes.sum(found[size])
+        torch.save(found, folder / f"{rank}.pt")
+
+
+def test_small_and_large_sums(tmp_path):
+    assert [code for code, *_ in started(sums, 3, tmp_path, tmp_path)] == [0, 0, 0]
+    for rank in range(3):
+        for size, found in torch.load(tmp_path / f"{rank}.pt").items():
+            assert torch.equal(found, torch.arange(size, dtype=torch.float64) * 111)
+
+
 def in_double(folder):
     """Gradients of a small network whose BatchNorms are lean, or stock and synchronised."""
     from gammabeta import lean

@@ -5,6 +5,7 @@ and slower for a machine without a compiler.
 """
 
 import atexit
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -14,12 +15,14 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 
 from gammabeta.cache import cache_folder
+from gammabeta.locks import try_lock
 
 _SHARED = Path(__file__).parent  # a source finds the headers there, and those beside itself
 _FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-fopenmp", "-Wno-ignored-attributes")
@@ -85,14 +88,28 @@ def _compiled(source: Path) -> Path:
         folder = cache_folder()
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / name
-        if _is_whole(target):
-            return target
-        _compile(source, found, target)
+        if not _is_whole(target):
+            with _alone(folder):
+                if not _is_whole(target):  # by another process that began earlier
+                    _compile(source, found, target)
     except OSError:  # a home that cannot be written, or made: compile for this process alone
         target = Path(tempfile.mkdtemp(prefix="gammabeta-")) / name
         atexit.register(shutil.rmtree, target.parent, ignore_errors=True)
         _compile(source, found, target)
     return target
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Of the processes that torchrun or `reproduce --jobs` starts at once, one compiles and the
+    others wait for it. Where a folder cannot be locked, each compiles."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            descriptor = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            while not try_lock(descriptor):
+                time.sleep(0.05)
+        yield
 
 
 def _compile(source: Path, compiler: Sequence[str], target: Path) -> None:
