@@ -1,6 +1,7 @@
 """What all tests share: no network, a cache of their own, one thread each."""
 
 import os
+import signal
 
 import pytest
 import torch
@@ -49,6 +50,17 @@ def quick(monkeypatch):
     """Flush nothing: hundreds of flushes take long on a busy disk. What is flushed, and when, is a
     test of its own."""
     monkeypatch.setattr(os, "fsync", os.fstat)  # still fails for what is not open
+
+
+@pytest.fixture
+def heard():
+    """As in a terminal: under nohup, or in the background of a script, signals are ignored."""
+    usual = {"SIGINT": signal.default_int_handler, "SIGTERM": signal.SIG_DFL,
+             "SIGHUP": signal.SIG_DFL}  # fmt: skip
+    before = {name: signal.signal(getattr(signal, name), each) for name, each in usual.items()}
+    yield
+    for name, each in before.items():
+        signal.signal(getattr(signal, name), each)
 
 
 @pytest.fixture

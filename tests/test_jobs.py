@@ -81,6 +81,7 @@ def parent(folder: str) -> None:
     "kind",
     [*(pytest.param(each, marks=pytest.mark.slow) for each in ("SIGTERM", "SIGHUP")), "SIGKILL"],
 )
+@pytest.mark.usefixtures("heard")
 def test_no_process_outlives_its_parent(tmp_path, kind):
     """SIGTERM and SIGHUP are as Ctrl-C to the parent; killed outright, its children notice by
     themselves. With children that went on this would time out."""

@@ -14,21 +14,13 @@ from gammabeta.cli import main
 from gammabeta.stops import Stopped, as_ctrl_c
 from gammabeta.store import RunFolder
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+pytestmark = [
+    pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals"),
+    pytest.mark.usefixtures("heard"),
+]
 ROOT = Path(__file__).parent.parent
 TRAIN = ["train", "--data", "synthetic", "--model", "cifar_resnet_8_4", "--epochs", "2",
          "--subsample", "64", "--test-subsample", "32", "--batch-size", "32"]  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def _heard():
-    """As in a terminal: under nohup, or in the background of a script, signals are ignored."""
-    usual = {"SIGINT": signal.default_int_handler, "SIGTERM": signal.SIG_DFL,
-             "SIGHUP": signal.SIG_DFL}  # fmt: skip
-    before = {name: signal.signal(getattr(signal, name), each) for name, each in usual.items()}
-    yield
-    for name, each in before.items():
-        signal.signal(getattr(signal, name), each)
 
 
 @pytest.mark.parametrize("start", ["module", "script", "library"])
