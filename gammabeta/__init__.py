@@ -76,6 +76,9 @@ _MODULE = {name: module for module, names in _WHERE.items() for name in names}
 class _Package(ModuleType):
     """`train` and `sweep` are functions, and modules that are imported under the same names."""
 
+    def __reduce__(self) -> Any:  # as modules are pickled, by joblib say
+        return importlib.import_module, (self.__name__,)
+
     def __setattr__(self, name: str, value: Any) -> None:
         if not (name in _MODULE and isinstance(value, ModuleType)):
             super().__setattr__(name, value)
@@ -84,14 +87,21 @@ class _Package(ModuleType):
 sys.modules[__name__].__class__ = _Package
 
 
-def __getattr__(name: str) -> Any:
-    if name in _MODULE:
-        value = getattr(importlib.import_module(f"gammabeta.{_MODULE[name]}"), name)
-    elif not name.startswith("_") and importlib.util.find_spec(f"gammabeta.{name}"):
-        value = importlib.import_module(f"gammabeta.{name}")
-    else:
-        raise AttributeError(f"module 'gammabeta' has no attribute '{name}'")
-    return globals().setdefault(name, value)
+if not TYPE_CHECKING:  # which would take any name for right
+
+    def __getattr__(name: str) -> Any:
+        if name in _MODULE:
+            value = getattr(importlib.import_module(f"gammabeta.{_MODULE[name]}"), name)
+        elif _is_module(name):
+            value = importlib.import_module(f"gammabeta.{name}")
+        else:
+            raise AttributeError(f"module 'gammabeta' has no attribute '{name}'")
+        return globals().setdefault(name, value)
+
+
+def _is_module(name: str) -> bool:
+    plain = name.isidentifier() and not name.startswith("_")
+    return plain and importlib.util.find_spec(f"gammabeta.{name}") is not None
 
 
 def __dir__() -> list[str]:

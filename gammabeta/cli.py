@@ -49,6 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = argparse.Namespace()
     try:
         options = _parser().parse_args(arguments)
+        if options.command is None:
+            _parser().print_help()
+            return 0
         # It takes seconds and is no work that has to be ended well: Ctrl-C ends it here (stops.py).
         importlib.import_module("torch")
         with as_ctrl_c():
@@ -108,7 +111,7 @@ def _parser() -> Parser:
     parser.set_defaults(known_flags=["--help", "--version"])
     parser.add_argument("--version", action="version", version=gammabeta.__version__)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
-    parser.set_defaults(command=lambda options: parser.print_help())
+    parser.set_defaults(command=None)
     for command in COMMANDS:
         command.add(commands)
     return parser

@@ -60,7 +60,8 @@ def suggest(word: str, known: Iterable[str], count: int = 3) -> str:
     of them if none is near."""
     spelled = {each.casefold(): each for each in sorted(known)}
     folded = word.casefold()
-    begun = [each for each in spelled if folded.strip("-") and each.startswith(folded)][:count]
+    begun = [each for each in spelled if folded.strip("-") and each.startswith(folded)]
+    begun = sorted(begun, key=len)[:count]
     near = begun or difflib.get_close_matches(folded, spelled, n=count, cutoff=0.5)
     if near:
         return "did you mean " + " or ".join(spelled[each] for each in near) + "?"

@@ -30,8 +30,8 @@ from gammabeta.roles import has_statistics
 # Until all are ready: data may have to be read and the passes compiled. Then, for one sum.
 _PREPARING, _WORKING = datetime.timedelta(minutes=20), datetime.timedelta(seconds=45)
 _READING = datetime.timedelta(days=3)  # while the first process reads millions of images for all
-# Values that are sent to everyone and added there, in the order of the processes: gloo's own sum
-# has more rounds, which take twice as long where it is the waiting that counts.
+# Values, if more than a few, that are sent to everyone and added there, in the order of the
+# processes: gloo's own sum has more rounds, and in a step it is the waiting that takes time.
 _SMALL = 1 << 17
 _ENDING = 5.0  # seconds in which those that are left say so
 
@@ -71,7 +71,7 @@ class Processes:
 
     def sum(self, tensor: Tensor) -> None:
         """Put the sum over all processes in its place; the same bits in each of them."""
-        if tensor.device.type == "cpu" and tensor.numel() * self.count <= _SMALL:
+        if tensor.device.type == "cpu" and 8 < tensor.numel() <= _SMALL // self.count:
             parts = [torch.empty_like(tensor) for _ in range(self.count)]
             self._send(lambda: dist.all_gather(parts, tensor, group=self._working))
             tensor.copy_(functools.reduce(torch.add, parts))

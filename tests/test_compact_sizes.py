@@ -15,7 +15,7 @@ from switched_networks import Small, drawn, lost
 from test_compact import switched_off
 from torch import nn
 
-from gammabeta import create_model
+from gammabeta import InputError, create_model
 from gammabeta.compact import Network, Node, compact_module, encode, load, network, trace
 from gammabeta.compact.network import fits, shown
 from gammabeta.compact.sizes import conditions
@@ -164,6 +164,22 @@ def test_a_single_channel_leaves_sizes_free(sides, before, after):
     )  # fmt: skip
     found = compact_module(switched_off(module, 0.5), drawn(2, 3, *sides))
     assert all(outcomes(module, found.network, (1, 2, 3, 9, 22)).values())
+
+
+def test_torch_is_as_before_a_trace_whether_it_succeeds_or_not():
+    before = torch._C._conv_determine_backend_memory_format
+    compact_module(random_off(Halves), drawn(2, 3, 8, 8))
+    assert torch._C._conv_determine_backend_memory_format is before
+    with pytest.raises(InputError):
+        trace.read_graph(nn.Linear(3, 3), drawn(2, 3, 8, 8))
+    assert torch._C._conv_determine_backend_memory_format is before
+
+
+def test_pooling_stays_pooling_where_there_are_channels():
+    made = nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    steps = trace.read_graph(made, drawn(2, 3, 8, 8), any_size=True).steps.values()
+    targets = [step.node.settings.get("target") for step in steps]
+    assert "aten.adaptive_avg_pool2d.default" in targets
 
 
 def test_a_graph_for_one_size_is_better_than_none():

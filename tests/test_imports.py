@@ -104,7 +104,7 @@ def test_the_command_line_answers_without_torch():
         sys.modules["torch"] = sys.modules["numpy"] = None  # importing them fails
         from gammabeta.cli import main
         for words, expected in (
-            (["--version"], 0), (["train", "--help"], 0), (["train", "--hepl"], 2),
+            ([], 0), (["--version"], 0), (["train", "--help"], 0), (["train", "--hepl"], 2),
             (["sweep", "--members", "lr"], 2), (["trian"], 2),
         ):
             try:
@@ -119,14 +119,16 @@ def test_the_command_line_answers_without_torch():
 def test_names_are_functions_whatever_was_imported_before():
     code = """if True:
         import gammabeta.run  # which imports gammabeta.train, a module
+        import pickle
         import gammabeta
+        assert {*gammabeta.__all__} <= {*dir(gammabeta)}
         from gammabeta import *
         for name in gammabeta.__all__:
             assert globals()[name] is getattr(gammabeta, name)
             assert isinstance(globals()[name], str) or callable(globals()[name]), name
         assert gammabeta.lean.convert and gammabeta.data.load_dataset
-        assert not hasattr(gammabeta, "nothing")
-        assert set(gammabeta.__all__) <= set(dir(gammabeta))
+        assert not any(hasattr(gammabeta, name) for name in ("nothing", "nothing.at_all", "lean.x"))
+        assert pickle.loads(pickle.dumps(gammabeta)) is gammabeta
     """
     subprocess.run([sys.executable, "-c", code], check=True)
 

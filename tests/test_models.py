@@ -262,3 +262,10 @@ def test_wrong_initialisers_are_refused():
         create_model("cifar_resnet_14", norm_init="one")
     with pytest.raises(InputError, match="write 1 or more"):
         create_model("cifar_resnet_14", num_classes=0)
+
+
+def test_a_network_is_on_the_cpu_whatever_the_default_device():
+    with torch.device("meta"):
+        model = create_model("cifar_resnet_8_4")
+    assert {value.device.type for value in model.state_dict().values()} == {"cpu"}
+    assert all(leaf.requires_grad for leaf in model.parameters())

@@ -68,16 +68,20 @@ def sums(folder):
 
     with joined(torch.device("cpu")) as processes:
         rank, found = processes.rank, {}
-        for size in (1, 999, 1 << 18):  # the last by gloo's own sum
+        for size in (1, 999, 1 << 18):  # the middle one by ours, the others by gloo's own sum
             found[size] = torch.arange(size, dtype=torch.float64) * 10**rank
             processes.sum(found[size])
+        found["order"] = torch.full((9,), (1e16, -1e16, 1.0)[rank], dtype=torch.float64)
+        processes.sum(found["order"])
         torch.save(found, folder / f"{rank}.pt")
 
 
 def test_small_and_large_sums(tmp_path):
     assert [code for code, *_ in started(sums, 3, tmp_path, tmp_path)] == [0, 0, 0]
     for rank in range(3):
-        for size, found in torch.load(tmp_path / f"{rank}.pt").items():
+        summed = torch.load(tmp_path / f"{rank}.pt")
+        assert torch.equal(summed.pop("order"), torch.ones(9, dtype=torch.float64))  # 0 otherwise
+        for size, found in summed.items():
             assert torch.equal(found, torch.arange(size, dtype=torch.float64) * 111)
 
 

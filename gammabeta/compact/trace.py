@@ -5,6 +5,7 @@ import contextlib
 import functools
 import io
 import logging
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -21,6 +22,7 @@ from gammabeta.compact.reader import Reader
 from gammabeta.compact.sizes import of_any_number
 from gammabeta.errors import InputError
 
+_ALONE = threading.Lock()  # what is set for the length of a trace is set for all threads
 _OBLIVIOUS = functools.partial(getattr(config, "patch"), backed_size_oblivious=True)  # noqa: B009
 
 
@@ -47,7 +49,7 @@ def _draw(module: nn.Module, images: Tensor, free: Sequence[int]) -> ExportedPro
     if len(images) < 2:  # torch.export takes a size of one for a constant
         images = torch.cat([images, images])
     try:
-        with _quiet(), _OBLIVIOUS(), _no_layouts(), _FreeSizes():
+        with _ALONE, _quiet(), _OBLIVIOUS(), _no_layouts(), _FreeSizes():
             shapes = (dict.fromkeys((0, *free), Dim.AUTO),)
             program = torch.export.export(module.eval(), (images,), dynamic_shapes=shapes)
             decomposed: ExportedProgram = program.run_decompositions({})
@@ -107,7 +109,8 @@ def _max_pool1d(
 def _no_layouts() -> Iterator[None]:
     """Inside, torch.export does not work out in which order a convolution leaves its result in
     memory, as it does not for sizes without an example: for one channel that depends on the size.
-    The graph computes the same in any order."""
+    What a graph computes does not follow from the order, unless a forward asks for it; whether the
+    graph is right is seen afterwards (verify.py)."""
     name = "_conv_determine_backend_memory_format"
     before = getattr(torch._C, name, None)
     if before is None:  # another version of torch: it asks, and small images may be refused

@@ -25,6 +25,7 @@ from gammabeta.cache import cache_folder
 from gammabeta.locks import try_lock
 
 _SHARED = Path(__file__).parent  # a source finds the headers there, and those beside itself
+_PATIENCE = 30.0  # seconds: compiling takes five
 _FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-fopenmp", "-Wno-ignored-attributes")
 
 
@@ -102,12 +103,13 @@ def _compiled(source: Path) -> Path:
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Of the processes that torchrun or `reproduce --jobs` starts at once, one compiles and the
-    others wait for it. Where a folder cannot be locked, each compiles."""
+    others wait for it, but not for ever. Where a folder cannot be locked, each compiles."""
+    until = time.monotonic() + _PATIENCE
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
             descriptor = os.open(folder, os.O_RDONLY)
             stack.callback(os.close, descriptor)
-            while not try_lock(descriptor):
+            while not try_lock(descriptor) and time.monotonic() < until:
                 time.sleep(0.05)
         yield
 
