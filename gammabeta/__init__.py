@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if "torch" not in sys.modules:
     # Threads of GNU's OpenMP wait for each other by spinning, for milliseconds: on a machine that
-    # does anything else a step then takes up to thirty times as long. A shorter wait costs nothing.
-    os.environ.setdefault("GOMP_SPINCOUNT", "100000")
+    # does anything else a step then takes many times as long. docs/performance.md has the numbers.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
     from gammabeta.stops import stop_quietly
 
